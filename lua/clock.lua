@@ -1,0 +1,11 @@
+--[[
+clock: moves the test clock of one partition forward.
+
+KEYS 1 meta        partition meta
+ARGV 1 offset_ms   ahead of the server's time; a smaller one than now is kept out
+ANSWER OK offset_ms
+CODES
+--]]
+local offset = math.max(tonumber(redis.call('HGET', KEYS[1], 'off')) or 0, tonumber(ARGV[1]))
+redis.call('HSET', KEYS[1], 'off', string.format('%d', offset))
+return {'OK', offset}

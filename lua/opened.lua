@@ -1,0 +1,21 @@
+--[[
+opened: lets calls on to a partition that `open` closed under this generation. The log's first entry
+of the generation says after which entry it goes on.
+
+KEYS 1 meta        partition meta
+KEYS 2 log         partition log
+ARGV 1 generation  it was closed under
+ARGV 2 run_id      of the server it was closed on
+ARGV 3 offset_ms   the test clock's offset, 0 without one; it only ever grows
+ARGV 4 base_gen    the entry before: the log's last, or SQL's cursor where that is ahead
+ARGV 5 base_seq
+ANSWER OK | HIGHER generation
+CODES HIGHER
+--]]
+--- @include "keys"
+local meta = redis.call('HMGET', KEYS[1], 'gen', 'run', 'off')
+if meta[1] ~= ARGV[1] or meta[2] ~= '' then return {'HIGHER', meta[1] or ''} end
+local offset = math.max(tonumber(meta[3]) or 0, tonumber(ARGV[3]))
+redis.call('XADD', KEYS[2], entry_id(ARGV[1]), 'd', cmsgpack.pack({1, 4, tonumber(ARGV[4]), tonumber(ARGV[5])}))
+redis.call('HSET', KEYS[1], 'run', ARGV[2], 'off', string.format('%d', offset))
+return {'OK'}

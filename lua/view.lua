@@ -1,0 +1,41 @@
+--[[
+view: a customer's whole state, after what was due.
+
+KEYS 1 meta        partition meta
+KEYS 2 customer    customer state
+KEYS 3 log         partition log
+ARGV 1 generation  of the partition, as the caller knows it
+ARGV 2 run_id      of the server the caller's connection was made to
+ARGV 3 quiet       1 to only do what is due
+ANSWER OK now fields[]
+CODES STALE MISSING
+--]]
+--- @include "rows"
+--- @include "keys"
+--- @include "fence"
+--- @include "calendar"
+--- @include "resets"
+--- @include "state"
+local now = fence(KEYS[1], ARGV[1], ARGV[2])
+if not now then return {'STALE'} end
+local fields = redis.call('HGETALL', KEYS[2])
+if #fields == 0 then return {'MISSING'} end
+for i = 1, #fields, 2 do
+  if fields[i] == 'h' then header = cmsgpack.unpack(fields[i + 1]) end
+end
+if header[7] then return {'MISSING'} end
+now = math.max(now, header[6])
+for i = 1, #fields, 2 do
+  local kind = string.sub(fields[i], 1, 2)
+  if kind == 'b:' or kind == 'x:' then
+    fields[i + 1] = raws[adopt(fields[i], fields[i + 1], now)]
+  end
+end
+keep_resets(KEYS[2], KEYS[3], ARGV[1], now)
+if ARGV[3] == '1' then return {'OK', now, {}} end
+if #resets > 0 then
+  for i = 1, #fields, 2 do
+    if fields[i] == 'h' then fields[i + 1] = cmsgpack.pack(header) end
+  end
+end
+return {'OK', now, fields}

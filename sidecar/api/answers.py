@@ -1,0 +1,130 @@
+"""check and track, last step: a script's answer in the shape of an API version.
+
+Pure: knows nothing of ASGI, tasks or sockets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..catalog.model import Feature
+from ..catalog.snapshot import Catalog
+from ..domain import layout
+from ..domain.quantities import unscale
+from ..engine.spend import Result
+from .balance_views import balance_v12
+from .balance_views_v2 import balance_v20, balance_v21, bucket_id, flag_v21, reset_of
+from .decode import Decoded
+
+Version = tuple[int, int]
+
+
+def answer_track(decoded: Decoded, result: Result, catalog: Catalog, version: Version) -> dict[str, Any]:
+    """The body of a track."""
+    body: dict[str, Any] = {"customer_id": decoded.spend.customer_id}
+    if decoded.spend.entity_id:
+        body["entity_id"] = decoded.spend.entity_id
+    if decoded.event_name is not None:
+        body["event_name"] = decoded.event_name
+    if version < (2, 0):
+        body.update(id=result.event_id, code="event_received")
+        if decoded.feature_id is not None:
+            body["feature_id"] = decoded.feature_id
+        return body
+    balances = {
+        name: balance
+        for name in _touched(decoded, result, catalog)
+        if (balance := _balance(catalog.features[name], result, catalog, decoded, version)) is not None
+    }
+    body.update(value=decoded.amount, balance=next(iter(balances.values()), None), event_id=result.event_id)
+    if len(balances) > 1:
+        body["balances"] = balances
+    if version >= (2, 1):
+        body["deductions"] = _deductions(result, catalog)
+    return body
+
+
+def answer_check(decoded: Decoded, result: Result, catalog: Catalog, version: Version) -> dict[str, Any]:
+    """The body of a check: the decision, then the balance of the feature or credit system that it
+    was judged on."""
+    asked, _ = decoded.spend.features[0]
+    shown, required = asked, decoded.amount
+    if result.shown:
+        system = catalog.systems_of[asked.id][result.shown - 1]
+        shown = catalog.features[system.feature_id]
+        required = unscale(result.required, shown.precision)
+    body: dict[str, Any] = {
+        "allowed": result.allowed, "customer_id": decoded.spend.customer_id, "required_balance": required,
+    }
+    if decoded.spend.entity_id:
+        body["entity_id"] = decoded.spend.entity_id
+    if result.reason:
+        body["reason"] = result.reason
+    rows, slots = buckets_of(result, shown.id, bool(decoded.spend.entity_id))
+    if version < (2, 0):
+        body.update(code="feature_found", feature_id=shown.id)
+        if result.event_id:
+            body["id"] = result.event_id
+        if rows:
+            body.update(balance_v12(shown, rows, slots))
+        return body
+    if result.event_id:
+        body["event_id"] = result.event_id
+    body["balance"] = _balance(shown, result, catalog, decoded, version)
+    if version >= (2, 1):
+        body["flag"] = flag_v21(shown, rows)
+    return body
+
+
+def buckets_of(
+    result: Result, feature_id: str, for_entity: bool
+) -> tuple[list[layout.Row], tuple[layout.Slot, ...] | None]:
+    """The usable buckets of a feature in a script's answer, and the entity's slots (None: the
+    customer's view)."""
+    at = result.fields.index(feature_id)
+    rows = list(layout.unpack(result.blobs[at]).rows) if result.blobs[at] else []
+    slots: tuple[layout.Slot, ...] | None = None
+    if for_entity:
+        own = layout.unpack(result.entity_blobs[at]) if result.entity_blobs[at] else layout.Blob()
+        rows += own.rows
+        slots = own.slots
+    else:
+        for packed in result.entity_blobs[at]:
+            rows += layout.unpack(packed).rows
+    return [row for row in rows if not row.expires_at or row.expires_at > result.now_ms], slots
+
+
+def _balance(
+    feature: Feature, result: Result, catalog: Catalog, decoded: Decoded, version: Version
+) -> dict[str, Any] | None:
+    rows, slots = buckets_of(result, feature.id, bool(decoded.spend.entity_id))
+    if version == (2, 0):
+        return balance_v20(feature, rows, slots)
+    return balance_v21(feature, rows, catalog, slots)
+
+
+def _touched(decoded: Decoded, result: Result, catalog: Catalog) -> list[str]:
+    """The features whose balances a track shows: those tracked, then the credit systems that paid."""
+    names = [feature.id for feature, _ in decoded.spend.features]
+    paid = {delta["feature_id"] for delta in _deductions(result, catalog)}
+    return names + [name for name in result.fields if name in paid and name not in names]
+
+
+def _deductions(result: Result, catalog: Catalog) -> list[dict[str, Any]]:
+    """What each bucket paid (negative: got back)."""
+    known: dict[int, tuple[str, layout.Row]] = {}
+    for at, name in enumerate(result.fields):
+        packed = [result.blobs[at]]
+        packed += result.entity_blobs[at] if isinstance(result.entity_blobs[at], list) else [result.entity_blobs[at]]
+        for blob in packed:
+            if blob:
+                known.update((row.no, (name, row)) for row in layout.unpack(blob).rows)
+    moved = list(zip(result.deltas[::2], result.deltas[1::2])) + list(zip(result.slots[::5], result.slots[2::5]))
+    found = []
+    for no, delta in moved:
+        name, row = known[no]
+        found.append({
+            "balance_id": bucket_id(row), "feature_id": name, "plan_id": row.plan_id or None,
+            "reset": reset_of(row), "value": unscale(-delta, catalog.features[name].precision),
+        })
+    return found

@@ -1,0 +1,162 @@
+"""check and track over HTTP: decode, one trip through the engine, answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Mapping
+
+from starlette.routing import Route
+
+from ..billing.customers import ensure_customer
+from ..billing.entities import ensure_entity
+from ..catalog.snapshot import Catalog
+from ..engine import spend
+from ..engine.errors import PartitionRefused, ReplyLost, StoreUnavailable
+from ..engine.spend import Refused, Result, Spend
+from ..errors import ApiError, NotSupported, invalid, not_found
+from .answers import answer_check, answer_track
+from .decode import Decoded, decode_check, decode_track
+from .endpoint import Call, Context, Reply, endpoint
+from .request_data import customer_data_of, entity_data_of
+
+CREATES_BELOW = (2, 1)
+"""API versions below this one create an unknown customer in check and track."""
+
+CLOCK_SKEW_MS = 60_000
+
+
+async def run(ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: tuple[int, int]) -> Result:
+    """Makes the call; below 2.1 an unknown customer (and an entity that the body describes) is
+    created on the way. Raises ApiError."""
+    call = decoded.spend
+    customer_data, entity = customer_data_of(body, ctx), entity_data_of(body)
+    made_entity = False
+    while True:
+        try:
+            started = time.perf_counter()
+            result = await spend.run(ctx.engine, ctx.catalog.current, call)
+            ctx.metrics.redis_latency.observe(time.perf_counter() - started)
+            return result
+        except spend.CustomerMissing:
+            if version >= CREATES_BELOW:
+                raise not_found("customer", call.customer_id) from None
+            if call.entity_id and entity is None:  # refused anyway, so nobody is made
+                raise not_found("entity", call.entity_id) from None
+            await ensure_customer(ctx, call.customer_id, customer_data)
+        except spend.EntityMissing:
+            if version >= CREATES_BELOW or entity is None or made_entity:
+                raise not_found("entity", call.entity_id) from None
+            await ensure_entity(ctx, call.customer_id, entity)
+            made_entity = True
+        except Refused as refusal:
+            raise refused(refusal, call) from None
+        except (StoreUnavailable, PartitionRefused) as problem:
+            raise ApiError(503, "unavailable", f"not decided, nothing changed: {problem}", {"Retry-After": "1"}) from problem
+        except ReplyLost as problem:
+            if call.changes_nothing:
+                raise ApiError(503, "unavailable", f"not decided: {problem}", {"Retry-After": "1"}) from problem
+            raise ApiError(
+                504, "outcome_unknown",
+                f"it may have been applied: {problem}. Repeat it with an idempotency_key to make this safe",
+            ) from problem
+
+
+def refused(refusal: Refused, call: Spend) -> ApiError:
+    """The error that a script's refusal stands for."""
+    feature = call.features[min(refusal.feature, len(call.features) - 1)][0]
+    if refusal.code == "CONFLICT":
+        return ApiError(409, "duplicate_idempotency_key", "idempotency_key: was used for another call of this customer")
+    if refusal.code == "FULL":
+        return ApiError(
+            503, "idempotency_full", "no room to remember another idempotency_key; see SIDECAR_IDEMPOTENCY_BYTES_MAX",
+            {"Retry-After": "60"},
+        )
+    if refusal.code == "RANGE":
+        return invalid(
+            "value", f"takes a balance of {feature.id!r} out of the range of exact numbers at precision {feature.precision}"
+        )
+    if refusal.code == "SLOTS":
+        return ApiError(422, "too_many_entities", f"would spend more than 1,000 entities' shares of {feature.id!r} at once")
+    return ApiError(400, "insufficient_balance", f"value: the balance of {feature.id!r} does not cover it; nothing was applied")
+
+
+@endpoint
+async def track(call: Call) -> Reply:
+    """Takes usage off a customer's balance."""
+    ctx, body = call.ctx, call.fields
+    started = time.perf_counter()
+    decoded = await _decoded(ctx, lambda catalog: decode_track(body, call.headers.get("idempotency-key"), call.version, catalog))
+    timestamp = body.get("timestamp")
+    if timestamp is not None and timestamp > await ctx.clock.now_ms() + CLOCK_SKEW_MS:
+        raise invalid("timestamp", "is in the future")
+    require_built(call.version)
+    outcome = "refused"
+    try:
+        refuse_when_full(ctx)
+        result = await run(ctx, decoded, body, call.version)
+        outcome = "replayed" if result.replayed else "applied"
+    except ApiError as error:
+        ctx.metrics.decisions.labels("track", "refused", error.code).inc()
+        raise
+    ctx.metrics.decisions.labels("track", outcome, "").inc()
+    ctx.metrics.latency.labels("track").observe(time.perf_counter() - started)
+    return Reply(answer_track(decoded, result, ctx.catalog.current, call.version), 202 if decoded.asynchronous else 200, _headers(result))
+
+
+@endpoint
+async def check(call: Call) -> Reply:
+    """Tells whether a customer may use so much of a feature, and with `send_event` takes it off."""
+    ctx, body = call.ctx, call.fields
+    started = time.perf_counter()
+    decoded = await _decoded(ctx, lambda catalog: decode_check(body, call.headers.get("idempotency-key"), catalog))
+    require_built(call.version)
+    try:
+        if not decoded.spend.changes_nothing:
+            refuse_when_full(ctx)
+        result = await run(ctx, decoded, body, call.version)
+    except ApiError as error:
+        ctx.metrics.decisions.labels("check", "refused", error.code).inc()
+        raise
+    answer = answer_check(decoded, result, ctx.catalog.current, call.version)
+    ctx.metrics.decisions.labels("check", "allowed" if result.allowed else "denied", result.reason).inc()
+    ctx.metrics.latency.labels("check").observe(time.perf_counter() - started)
+    return Reply(answer, 200, _headers(result))
+
+
+def require_built(version: tuple[int, int]) -> None:
+    """Refuses API versions older than any client still sends."""
+    if version < (1, 2):
+        raise NotSupported("x-api-version", f"answers of {version[0]}.{version[1]} are not supported; send 1.2 or later")
+
+
+def refuse_when_full(ctx: Context) -> None:
+    """Refuses what would write when the log is as long as it may get. Raises ApiError 503."""
+    if ctx.health.log_full:
+        raise ApiError(
+            503, "log_full", "SQL is too far behind: the log has reached SIDECAR_LOG_ENTRIES_MAX; nothing was applied",
+            {"Retry-After": "5"},
+        )
+
+
+async def _decoded(ctx: Context, decode: Callable[[Catalog], Decoded]) -> Decoded:
+    """Decodes with the catalog in memory; a feature it does not know is looked for in SQL once."""
+    try:
+        return decode(ctx.catalog.current)
+    except ApiError as error:
+        if error.code != "feature_not_found":
+            raise
+    return decode(await ctx.catalog.refresh())
+
+
+def _headers(result: Result) -> dict[str, str]:
+    return {"Idempotency-Replayed": "true"} if result.replayed else {}
+
+
+routes = [
+    Route(path, handler, methods=["POST"])
+    for handler, paths in (
+        (check, ("/v1/check", "/v1/entitled", "/v1/balances.check")),
+        (track, ("/v1/track", "/v1/events", "/v1/balances.track")),
+    )
+    for path in paths
+]

@@ -1,0 +1,128 @@
+"""Buying a plan: at once with a card on file (or without a price), else by a checkout that is paid
+on the provider's page (see `checkout`).
+
+What a purchase changes is written in one transaction, step and all; the engine projects the step
+before the caller is answered.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, insert
+
+from ..catalog.snapshot import Catalog
+from ..store.customers import Customer
+from ..store.tables import checkouts
+from .change import Change, read_holdings
+from .entities import open_entity_row
+from .orders import Order, Quote, quote
+from .projection import project
+from .provider import PaymentProvider
+from .sandbox import SandboxProvider
+
+if TYPE_CHECKING:
+    from ..api.endpoint import Context
+
+CHECKOUT_LIFE_MS = 24 * 3_600_000
+CHECKOUT_TOKEN_BYTES = 24
+OPEN = "open"
+
+provider: PaymentProvider = SandboxProvider()
+"""Where buyers pay; the sandbox is the only one for now."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How an order is to be paid for."""
+
+    base_url: str
+    success_url: str | None = None
+    force_checkout: bool = False
+    """Pay on the page even with a card on file."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of an order: `url` is where it waits to be paid, None when nothing waits."""
+
+    quote: Quote
+    url: str | None
+
+
+async def attach(ctx: Context, customer_id: str, order: Order, terms: Terms) -> Answer:
+    """Applies an order, or opens a checkout for it if it needs a payment that cannot be taken
+    now. Raises ApiError as `orders.quote` does, and 404 for an unknown customer or entity."""
+    return await _place(ctx, customer_id, order, terms, True)
+
+
+async def checkout(ctx: Context, customer_id: str, order: Order, terms: Terms) -> Answer:
+    """Quotes an order, and opens a checkout for it if it needs a payment that cannot be taken
+    now; never applies it. Raises ApiError as `attach`."""
+    return await _place(ctx, customer_id, order, terms, False)
+
+
+async def setup_payment(ctx: Context, customer_id: str, terms: Terms) -> str:
+    """Opens a checkout that only puts a card on file; returns the page's address. Raises ApiError
+    404 `customer_not_found`."""
+    now_ms = await ctx.clock.now_ms()
+
+    def write(conn: Connection) -> str:
+        change = Change.of(conn, ctx.catalog.current, now_ms, customer_id)
+        return open_checkout(conn, change.customer, now_ms, None, terms)
+
+    return await ctx.store.write(write)
+
+
+def needs_page(customer: Customer, what: Quote, terms: Terms) -> bool:
+    """Whether the order must wait for a payment on the page: every plan with a price, pay-per-use
+    included, needs a card on file."""
+    return what.plan.is_paid and (customer.payment_method is None or terms.force_checkout)
+
+
+def open_checkout(conn: Connection, customer: Customer, now_ms: int, order: Order | None, terms: Terms) -> str:
+    """Keeps an order (None: only a card is collected) until it is paid. Returns the page's
+    address."""
+    token = secrets.token_urlsafe(CHECKOUT_TOKEN_BYTES)
+    conn.execute(insert(checkouts).values(
+        token=token, cid=customer.cid, status=OPEN, request=order.to_json() if order else {}, preview={},
+        success_url=terms.success_url, created_at=now_ms, expires_at=now_ms + CHECKOUT_LIFE_MS,
+    ))
+    return provider.page_url(terms.base_url, token)
+
+
+def quote_for(conn: Connection, catalog: Catalog, customer: Customer, order: Order, now_ms: int) -> Quote:
+    """`orders.quote` for a customer by SQL. Raises ApiError 404 `entity_not_found` too."""
+    if order.entity_id:
+        open_entity_row(conn, customer.cid, order.entity_id)
+    return quote(catalog, read_holdings(conn, catalog, customer.cid), order, now_ms)
+
+
+def carry_out(change: Change, what: Quote) -> None:
+    """Applies a quoted order to the locked customer."""
+    change.enable(what.plan, what.order.quantities, what.order.entity_id, what.replaced)
+    change.commit_step()
+
+
+async def _place(ctx: Context, customer_id: str, order: Order, terms: Terms, apply: bool) -> Answer:
+    catalog = await ctx.catalog.refresh()
+    now_ms = await ctx.clock.now_ms()
+    currency = ctx.settings.currency
+
+    def write(conn: Connection) -> tuple[Answer, bool]:
+        change = Change.of(conn, catalog, now_ms, customer_id)
+        what = quote_for(conn, catalog, change.customer, order, now_ms)
+        if needs_page(change.customer, what, terms):
+            return Answer(what, open_checkout(conn, change.customer, now_ms, order, terms)), False
+        if apply:
+            if what.total:
+                provider.charge(conn, change.customer, what.total, currency)
+            carry_out(change, what)
+        return Answer(what, None), apply
+
+    answer, applied = await ctx.store.write(write)
+    if applied:
+        await project(ctx, customer_id)
+    return answer

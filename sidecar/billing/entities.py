@@ -1,0 +1,198 @@
+"""Entities of a customer (seats, workspaces): opened and closed by steps.
+
+Opening one takes a unit of its feature where that is held, so the script may refuse it; SQL's row
+is pending until the script has answered. A closed entity's row stays, as closing, until the sync
+worker has applied its step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
+
+from sqlalchemy import Connection, delete, select, update
+
+from ..catalog.model import Feature
+from ..catalog.snapshot import Catalog
+from ..errors import ApiError, invalid, not_found
+from ..store import customers
+from ..store.tables import entities
+from . import steps
+from .change import Change
+from .projection import project
+
+if TYPE_CHECKING:
+    from ..api.endpoint import Context
+
+PENDING, ACTIVE, CLOSING = "pending", "active", "closing"
+CLOSING_WAIT_S, CLOSING_WAITS_MAX = 0.05, 60
+
+
+@dataclass(frozen=True)
+class NewEntity:
+    """An entity to open; already validated."""
+
+    id: str
+    feature_id: str
+    name: str | None = None
+
+
+async def create_entities(ctx: Context, customer_id: str, new: Sequence[NewEntity]) -> None:
+    """Opens all of these entities, or none.
+
+    Raises ApiError: 404 `customer_not_found` or `feature_not_found`, 400 for a feature that has no
+    entities, 409 `entity_already_exists`, 400 `usage_limit_exceeded` when the feature's balance
+    has no room for them."""
+    catalog = await ctx.catalog.refresh()
+    features = [_entity_feature(catalog, entity.feature_id) for entity in new]
+    now_ms = await ctx.clock.now_ms()
+    versions = await _opened(ctx, catalog, now_ms, customer_id, new, features)
+    refused = await _refused(ctx, customer_id, new, versions)
+    if not refused:
+        await ctx.store.write(_settle, customer_id, [entity.id for entity in new], [])
+        return
+    opened = [entity.id for entity in new if entity.id not in refused]
+    await ctx.store.write(_settle, customer_id, [], list(refused))
+    if opened:
+        await ctx.store.write(_close, catalog, now_ms, customer_id, opened)
+        await project(ctx, customer_id)
+    feature_id = next(entity.feature_id for entity in new if entity.id in refused)
+    raise ApiError(
+        400, "usage_limit_exceeded", f"feature_id: the customer has no {feature_id!r} left for another entity"
+    )
+
+
+async def ensure_entity(ctx: Context, customer_id: str, new: NewEntity) -> None:
+    """Opens an entity unless it is open. Raises ApiError as `create_entities`."""
+    try:
+        await create_entities(ctx, customer_id, [new])
+    except ApiError as problem:
+        if problem.code != "entity_already_exists":
+            raise
+
+
+async def delete_entity(ctx: Context, customer_id: str, entity_id: str) -> None:
+    """Closes an entity: its unit of the feature is given back, its own plans and shares end.
+    Raises ApiError 404 `customer_not_found` or `entity_not_found`."""
+    catalog = await ctx.catalog.refresh()
+    await ctx.store.write(_close, catalog, await ctx.clock.now_ms(), customer_id, [entity_id])
+    await project(ctx, customer_id)
+
+
+def open_entity_row(conn: Connection, cid: int, entity_id: str) -> Mapping[str, Any]:
+    """The row of an entity that is open. Raises ApiError 404 `entity_not_found`."""
+    row = conn.execute(
+        select(entities).where(entities.c.cid == cid, entities.c.id == entity_id, entities.c.status == ACTIVE)
+    ).mappings().one_or_none()
+    if row is None:
+        raise not_found("entity", entity_id)
+    return row
+
+
+def open_entity_rows(conn: Connection, cid: int) -> list[Mapping[str, Any]]:
+    """The rows of a customer's open entities, oldest first."""
+    return list(conn.execute(
+        select(entities).where(entities.c.cid == cid, entities.c.status == ACTIVE).order_by(entities.c.uid)
+    ).mappings())
+
+
+def _entity_feature(catalog: Catalog, feature_id: str) -> Feature:
+    feature = catalog.features.get(feature_id)
+    if feature is None:
+        raise not_found("feature", feature_id)
+    if not feature.is_metered:
+        raise invalid("feature_id", f"{feature_id!r} is a {feature.type} feature, which has no entities")
+    return feature
+
+
+async def _opened(
+    ctx: Context, catalog: Catalog, now_ms: int, customer_id: str, new: Sequence[NewEntity],
+    features: Sequence[Feature],
+) -> list[int]:
+    """As `_open`; an id whose closing the sync worker has yet to apply is waited for."""
+    for _ in range(CLOSING_WAITS_MAX):
+        versions = await ctx.store.write(_open, catalog, now_ms, customer_id, new, features)
+        if versions is not None:
+            return versions
+        await asyncio.sleep(CLOSING_WAIT_S)
+    raise ApiError(409, "entity_already_exists", "id: an entity of that id is still being closed; try again later")
+
+
+def _open(
+    conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, new: Sequence[NewEntity],
+    features: Sequence[Feature],
+) -> list[int] | None:
+    """Writes pending rows and one step per entity; returns the steps' versions, or None with
+    nothing written while an entity of one of the ids is closing."""
+    change = Change.of(conn, catalog, now_ms, customer_id)
+    taken: dict[str, str] = {row.id: row.status for row in conn.execute(
+        select(entities.c.id, entities.c.status)
+        .where(entities.c.cid == change.cid, entities.c.id.in_([entity.id for entity in new]))
+    )}
+    for entity_id, status in taken.items():
+        if status != CLOSING:
+            raise ApiError(409, "entity_already_exists", f"id: entity {entity_id!r} exists already")
+    if taken:
+        return None
+    versions = []
+    for entity, feature in zip(new, features):
+        conn.execute(entities.insert().values(
+            cid=change.cid, id=entity.id, name=entity.name, feature_id=feature.id, status=PENDING, created_at=now_ms,
+        ))
+        change.ops.append(steps.open_entity(entity.id, feature))
+        versions.append(change.commit_step())
+    return versions
+
+
+async def _refused(ctx: Context, customer_id: str, new: Sequence[NewEntity], versions: Sequence[int]) -> set[str]:
+    """The ids that the script refused. A step that another caller projected for us has no outcome
+    here; then the live state tells."""
+    outcomes = {outcome.version: outcome for outcome in await project(ctx, customer_id)}
+    by_version = dict(zip(versions, new))
+    refused = {entity.id for version, entity in by_version.items() if version in outcomes and outcomes[version].refused}
+    unknown = [entity.id for version, entity in by_version.items() if version not in outcomes]
+    if unknown:
+        state = await ctx.engine.view(customer_id)
+        open_ids = set(state.entity_features) if state is not None else set()
+        refused.update(entity_id for entity_id in unknown if entity_id not in open_ids)
+    return refused
+
+
+def _settle(conn: Connection, customer_id: str, opened: Sequence[str], refused: Sequence[str]) -> None:
+    """Writes what the script answered, unless the worker was here first."""
+    customer = customers.by_id(conn, customer_id)
+    if customer is None:
+        return
+    if opened:
+        conn.execute(
+            update(entities)
+            .where(entities.c.cid == customer.cid, entities.c.id.in_(opened), entities.c.status == PENDING)
+            .values(status=ACTIVE)
+        )
+    if refused:
+        conn.execute(
+            delete(entities)
+            .where(entities.c.cid == customer.cid, entities.c.id.in_(refused), entities.c.status == PENDING)
+        )
+
+
+def _close(conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, entity_ids: Sequence[str]) -> None:
+    change = Change.of(conn, catalog, now_ms, customer_id)
+    for entity_id in entity_ids:
+        row = conn.execute(
+            select(entities).where(
+                entities.c.cid == change.cid, entities.c.id == entity_id, entities.c.status != CLOSING,
+            )
+        ).mappings().one_or_none()
+        if row is None:
+            raise not_found("entity", entity_id)
+        feature = catalog.features.get(row["feature_id"])
+        if feature is None:
+            raise not_found("feature", row["feature_id"])
+        for held in change.holdings.plans:
+            if held.entity_id == entity_id:
+                change.end(held)
+        change.ops.append(steps.close_entity(entity_id, feature))
+        change.commit_step()
+        conn.execute(update(entities).where(entities.c.uid == row["uid"]).values(status=CLOSING))

@@ -1,0 +1,218 @@
+"""One connection to Redis, thin: hiredis over an asyncio protocol.
+
+Calls made in the same turn of the event loop leave in one write. Nothing here reconnects or sends
+a call twice: a connection knows the run_id of the server process it was made to, and ends with it.
+Every call has a deadline; one whose reply never comes closes the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from typing import Any, Callable
+
+import hiredis
+import structlog
+from redis.asyncio.connection import parse_url
+
+from . import preflight
+from .errors import ReplyLost, StoreUnavailable
+from .scripts import SCRIPTS, Script
+
+log = structlog.get_logger()
+Done = Callable[[Any], None]
+WRITE_BUFFER_BYTES_MAX = 8 << 20
+
+
+class Connection(asyncio.Protocol):
+    """A connection that is up, or has ended for good (`closed`)."""
+
+    def __init__(self, timeout_ms: int):
+        self.run_id = b""
+        self.closed = False
+        self._timeout_s = timeout_ms / 1000
+        self.replicas = 0
+        """How many replicas must have a write before its answer is handed over."""
+        self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
+        self._waiting: deque[tuple[float, Done]] = deque()
+        self._held: list[tuple[Done, Any]] = []
+        self._out: list[bytes] = []
+        self._flush_due = False
+        self._wrote = False
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    def send(self, parts: tuple[Any, ...], done: Done) -> None:
+        """Sends one command; `done` gets its reply, or an exception: hiredis.ReplyError as Redis
+        said it, ReplyLost when the connection ended after it was written."""
+        if self.closed:
+            done(StoreUnavailable("the connection to Redis is closed"))
+            return
+        self._waiting.append((self._loop.time() + self._timeout_s, done))
+        self._out.append(hiredis.pack_command(parts))
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def call(self, *parts: Any) -> asyncio.Future[Any]:
+        """One command's reply. Raises what `send` would hand over as an exception."""
+        future = self._loop.create_future()
+
+        def done(reply: Any) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.send(parts, done)
+        return future
+
+    def run_script(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...], done: Done) -> None:
+        """Runs a script. Should Redis have forgotten it, nothing has run: it is loaded and run."""
+
+        def check(reply: Any) -> None:
+            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+                self.send(("SCRIPT", "LOAD", script.source), _ignore)
+                self.send(("EVALSHA", script.sha, len(keys), *keys, *args), done)
+            else:
+                done(reply)
+
+        self.send(("EVALSHA", script.sha, len(keys), *keys, *args), check)
+
+    async def script(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...]) -> Any:
+        """As `run_script`, awaited."""
+        future = self._loop.create_future()
+
+        def done(reply: Any) -> None:
+            if not future.done():
+                future.set_exception(reply) if isinstance(reply, Exception) else future.set_result(reply)
+
+        self.run_script(script, keys, args, done)
+        return await future
+
+    @property
+    def waiting(self) -> int:
+        """How many calls have no reply yet."""
+        return len(self._waiting) + len(self._held)
+
+    def close(self) -> None:
+        """Ends the connection; calls without a reply get ReplyLost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio.Protocol ------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._timer = self._loop.call_later(self._timeout_s / 2, self._check_deadline)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while True:
+            reply = self._reader.gets()
+            if reply is False:
+                return
+            done = self._waiting.popleft()[1]
+            if self.replicas:
+                self._hold(done, reply)
+            else:
+                done(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if self._timer:
+            self._timer.cancel()
+        lost = ReplyLost(f"the connection to Redis ended before its answer: {exc or 'closed'}")
+        waiting, self._waiting = self._waiting, deque()
+        held, self._held = self._held, []
+        for done, _ in held:
+            done(lost)
+        for _, done in waiting:
+            if done is not _wait_marker:
+                done(lost)
+
+    # -- within ----------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self.closed or self._transport is None or not self._out:
+            return
+        if self.replicas:  # one WAIT ends each pipelined write
+            self._waiting.append((self._loop.time() + self._timeout_s, _wait_marker))
+            self._out.append(hiredis.pack_command(("WAIT", self.replicas, int(self._timeout_s * 500))))
+        data = b"".join(self._out)
+        self._out.clear()
+        if self._transport.get_write_buffer_size() + len(data) > WRITE_BUFFER_BYTES_MAX:
+            self._transport.abort()  # Redis has stopped reading; what waits gets ReplyLost
+            return
+        self._transport.write(data)
+
+    def _hold(self, done: Done, reply: Any) -> None:
+        if done is not _wait_marker:
+            self._held.append((done, reply))
+            return
+        held, self._held = self._held, []
+        enough = isinstance(reply, int) and reply >= self.replicas
+        for caller, kept in held:
+            caller(kept if enough else ReplyLost(f"only {reply} of {self.replicas} replicas have it in time"))
+
+    def _check_deadline(self) -> None:
+        if self._waiting and self._waiting[0][0] < self._loop.time() and self._transport:
+            self._transport.abort()
+            return
+        self._timer = self._loop.call_later(self._timeout_s / 4, self._check_deadline)
+
+
+def _ignore(_reply: Any) -> None:
+    """The reply of a command that is sent for its effect; the next one tells whether it worked."""
+
+
+def _wait_marker(_reply: Any) -> None:
+    """Marks the place of a WAIT among the calls that wait."""
+
+
+async def connect(url: str, timeout_ms: int, replicas: int = 0) -> Connection:
+    """A connection that is ready: authenticated, its server's run_id known, every script loaded and
+    its hash verified. Raises StoreUnavailable."""
+    options = parse_url(url.replace("valkey://", "redis://").replace("valkeys://", "rediss://"))
+    loop = asyncio.get_running_loop()
+    connection = Connection(timeout_ms)
+    try:
+        async with asyncio.timeout(timeout_ms / 1000 * 2):
+            if path := options.get("path"):
+                await loop.create_unix_connection(lambda: connection, path)
+            else:
+                tls = ssl.create_default_context() if "connection_class" in options else None
+                await loop.create_connection(
+                    lambda: connection, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
+                )
+            if password := options.get("password"):
+                await connection.call("AUTH", *filter(None, (options.get("username"), password)))
+            if options.get("db"):
+                await connection.call("SELECT", options["db"])
+            info = preflight.parse(await connection.call("INFO", "default"))
+            refuse, warn = preflight.problems(info)
+            if refuse:
+                raise StoreUnavailable("this Redis cannot be used: " + "; ".join(refuse))
+            for warning in warn:
+                log.warning("redis_setup", problem=warning)
+            connection.run_id = info["run_id"].encode()
+            for script in SCRIPTS:
+                loaded = await connection.call("SCRIPT", "LOAD", script.source)
+                if loaded.decode() != script.sha:
+                    raise StoreUnavailable(f"Redis loaded another {script.name}.lua than this release ships")
+            connection.replicas = replicas
+    except (OSError, TimeoutError, ReplyLost, hiredis.ReplyError) as problem:
+        connection.close()
+        raise StoreUnavailable(f"Redis does not answer: {problem or type(problem).__name__}") from problem
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+

@@ -1,0 +1,81 @@
+"""Names of Redis keys and hash fields: the Python half (lua/include/keys.lua is the other).
+
+    {pN}:meta              hash    generation, run_id, partition count, clock offset, eviction mark
+    {pN}:log               stream  ids <generation>-<seq>, one field `d`: a record
+    {pN}:c:<customer id>   hash    a customer's state
+    {pN}:e:<customer id>   zset    its entities, <feature id> NUL <entity id>, by name
+    {pN}:i:<digest>        string  an idempotency record; has a TTL
+    {p0}:opening           string  who is opening partitions; has a TTL
+
+Every key of a partition carries its hash tag, so that one script call can touch them on any
+cluster. All but those with a TTL are permanent. Fields of a state: `h` header, `b:<feature>`
+buckets, `x:<feature> NUL <entity>` an entity's buckets and slots, `a:<feature>` entities with
+buckets of their own, `e:<entity>` its feature, `n:<feature>` how many entities, `p` and `q`
+features with per-entity grants and with entities' own buckets.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from hashlib import blake2b
+
+PERMANENT = (":meta", ":log", ":c:", ":e:")
+"""What follows the hash tag in keys that may live without a TTL."""
+
+OPENING = b"{p0}:opening"
+
+
+def partition_of(customer_id: str, partitions: int) -> int:
+    """The partition a customer belongs to."""
+    return zlib.crc32(customer_id.encode()) % partitions
+
+
+@lru_cache(maxsize=20_000)
+def meta(p: int) -> bytes:
+    """The key of a partition's meta."""
+    return b"{p%d}:meta" % p
+
+
+@lru_cache(maxsize=20_000)
+def log(p: int) -> bytes:
+    """The key of a partition's log."""
+    return b"{p%d}:log" % p
+
+
+def customer(p: int, customer_id: str) -> bytes:
+    """The key of a customer's state."""
+    return b"{p%d}:c:%b" % (p, customer_id.encode())
+
+
+def entities(p: int, customer_id: str) -> bytes:
+    """The key of a customer's entity ids."""
+    return b"{p%d}:e:%b" % (p, customer_id.encode())
+
+
+def digest(customer_id: str, idempotency_key: str) -> bytes:
+    """What an idempotency record is filed under: 16 bytes."""
+    return blake2b(b"%b\0%b" % (customer_id.encode(), idempotency_key.encode()), digest_size=16).digest()
+
+
+def record(p: int, record_digest: bytes) -> bytes:
+    """The key of an idempotency record."""
+    return b"{p%d}:i:%b" % (p, record_digest)
+
+
+def entity_field(feature_id: str, entity_id: str) -> bytes:
+    """The field of an entity's own buckets and slots of a feature."""
+    return b"x:%b\0%b" % (feature_id.encode(), entity_id.encode())
+
+
+def event_id(p: int, gen: int, seq: int) -> str:
+    """The id of the event in a log entry."""
+    return f"evt_{p}_{gen}_{seq}"
+
+
+def parse_event_id(text: str) -> tuple[int, int, int] | None:
+    """(p, gen, seq) of an event id, or None if it is not one."""
+    parts = text.split("_")
+    if len(parts) != 4 or parts[0] != "evt" or not all(part.isdecimal() and len(part) < 20 for part in parts[1:]):
+        return None
+    return int(parts[1]), int(parts[2]), int(parts[3])

@@ -1,0 +1,82 @@
+"""One HTTP worker: uvicorn on sockets the supervisor bound, with the app of `sidecar.app`.
+
+Loads its code first and then waits at the supervisor's gate, so that loading runs beside Valkey's
+start and the migrations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+
+import uvicorn
+import uvloop
+
+from .. import logs, settings
+from .parent import watch_parent
+
+KEEP_ALIVE_S = 75
+BACKLOG = 2048
+
+
+class Worker(uvicorn.Server):
+    """uvicorn that freezes the heap once it has started: what is loaded is never garbage, and a
+    full collection over it would show as a slow answer."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, then tunes the collector."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+
+
+def main() -> int:
+    """Serves until SIGTERM or the supervisor's end; calls in flight are finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until uvicorn takes over, and after it
+    config = settings.load()
+    from .. import app  # the heavy part
+
+    logs.setup(config, "http")
+    server = Worker(
+        uvicorn.Config(
+            app.build(config),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=config.shutdown_timeout_s,
+            backlog=BACKLOG,
+        )
+    )
+
+    def leave() -> None:
+        server.should_exit = True
+
+    watch_parent(leave, data_dir=config.data_dir if config.embedded_redis else None)
+    _wait_at_gate()
+    sockets = [socket.socket(fileno=int(fd)) for fd in os.environ["SIDECAR_LISTEN_FDS"].split(",")]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server.serve(sockets))
+    return 0
+
+
+def _wait_at_gate() -> None:
+    gate = int(os.environ["SIDECAR_GATE_FD"])
+    while os.read(gate, 1):
+        pass
+    os.close(gate)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

