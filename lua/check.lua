@@ -20,10 +20,51 @@ ARGV 11 fields     see include/call.lua; then 1 and the feature
 ANSWER OK id now allowed reason shown required blobs[] entity_blobs[] deltas[] slots[]
 CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS
 --]]
---- @include "rows"
---- @include "keys"
 --- @include "fence"
+--- @include "formats"
+--- @include "keys"
 --- @include "marks"
+--- @include "direct"
+--- @include "receipt"
+local now = fence(KEYS[1], ARGV[1], ARGV[2])
+if not now then return {'STALE'} end
+local FIELDS_AT, count, entity_id = 11, tonumber(ARGV[10]), ARGV[4]
+local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
+local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
+if not values[1] then return {'MISSING'} end
+local _, cid, version, _, _, last_ms, dead = struct.unpack(HEADER, values[1])
+if dead == 1 then return {'MISSING'} end
+if last_ms > now then now = last_ms end
+local send, fingerprint, ttl_ms = ARGV[3] == '1', ARGV[6], tonumber(ARGV[7])
+local refusal
+if send and fingerprint ~= '' then
+  refusal = recall(KEYS[1], KEYS[5], fingerprint, ARGV[8], ttl_ms, tonumber(ARGV[9]), now, cid)
+end
+local at = features_at + 1
+local amount = tonumber(ARGV[at + 2])
+local paying, price = payer(values, at)
+local deltas, after
+if paying and not refusal then deltas, after = pay_directly(values[1 + paying], now, price) end
+if deltas then
+  local shown = paying ~= tonumber(ARGV[at + 1]) and 1 or 0
+  local blobs, none = {}, {}
+  for i = 1, count do blobs[i], none[i] = values[1 + i] or '', {} end
+  if not send then return {'OK', '', now, 1, '', shown, price, blobs, none, {}, {}} end
+  blobs[paying] = after
+  local reply = {now, 1, '', shown, price, blobs, none, deltas, {}}
+  local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply, cid)
+  local record = {1, 1, cid, now, version, '', ARGV[5], 0, 1, ARGV[at], amount, amount, #deltas / 2}
+  for i = 1, #deltas do record[13 + i] = deltas[i] end
+  local end_at = 13 + #deltas
+  record[end_at + 1], record[end_at + 2], record[end_at + 3] = 0, {}, receipt and cmsgpack.pack(receipt) or ''
+  local id = redis.call('XADD', KEYS[3], entry_id(ARGV[1]), 'd', cmsgpack.pack(record))
+  local seq = tonumber(string.match(id, '%d+$'))
+  redis.call('HSET', KEYS[2], 'h', struct.pack(HEADER, FORMAT, cid, version, tonumber(ARGV[1]), seq, now, 0),
+    ARGV[FIELDS_AT + paying], after)
+  if receipt then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+  return {'OK', id, now, 1, '', shown, price, blobs, none, deltas, {}}
+end
+--- @include "rows"
 --- @include "calendar"
 --- @include "resets"
 --- @include "convert"
@@ -32,21 +73,12 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS
 --- @include "plan"
 --- @include "apply"
 --- @include "state"
---- @include "receipt"
 --- @include "call"
-local now = fence(KEYS[1], ARGV[1], ARGV[2])
-if not now then return {'STALE'} end
-local code
-code, now = read_state(KEYS[2], now)
-if code == 'MISSING' then return {code} end
-local refusal = code and {code}
-local send, fingerprint, ttl_ms = ARGV[3] == '1', ARGV[6], tonumber(ARGV[7])
-if not refusal and send and fingerprint ~= '' then
-  refusal = recall(KEYS[1], KEYS[5], fingerprint, ARGV[8], ttl_ms, tonumber(ARGV[9]), now)
-end
+header = unpack_header(values[1])
+local code = read_state(KEYS[2], values, now)
+if code then return {code} end
 
-local at = features_at + 1
-local amount, systems = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+local systems = tonumber(ARGV[at + 3])
 
 -- Whether the walk holds anything, whether it can pay the whole amount as it is, and what of it no
 -- bucket takes: nil past the range.
@@ -104,7 +136,8 @@ if refusal or not send or allowed == 0 then
   return {'OK', '', now, allowed, reason, chosen, required, customer, entities, {}, {}}
 end
 
-local deltas, slots, applied = {}, {}, 0
+local slots, applied = {}, 0
+deltas = {}
 if not w.boolean then
   apply(w, deltas, slots, touched)
   applied = amount > 0 and amount or amount + left
@@ -112,7 +145,7 @@ end
 pack_touched()
 local customer, entities = shown()
 local reply = {now, allowed, reason, chosen, required, customer, entities, deltas, slots}
-local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply)
+local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply, cid)
 local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[5], {ARGV[at], amount, applied}, deltas, slots, {},
   receipt and cmsgpack.pack(receipt) or '')
 write_changed(KEYS[2])

@@ -12,12 +12,13 @@ ARGV 5 cid         whose state it is; 0 for whoever's
 ANSWER OK | ABSENT | AHEAD
 CODES STALE ABSENT AHEAD
 --]]
+--- @include "rows"
 --- @include "fence"
 --- @include "marks"
 if not fence(KEYS[1], ARGV[1], ARGV[2]) then return {'STALE'} end
 local present = redis.call('HGET', KEYS[2], 'h')
 if not present then return {'ABSENT'} end
-local header, cid = cmsgpack.unpack(present), tonumber(ARGV[5])
+local header, cid = unpack_header(present), tonumber(ARGV[5])
 if cid > 0 and header[2] ~= cid then return {'ABSENT'} end
 if before(tonumber(ARGV[3]), tonumber(ARGV[4]), header[4], header[5]) then return {'AHEAD'} end
 raise_mark(KEYS[1], 'eg', 'es', header[4], header[5])

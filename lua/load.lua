@@ -16,29 +16,30 @@ ARGV 9 fields      field, value, field, value ... of the rest of the state
 ANSWER OK | EXISTS version | OTHER cid | BEHIND
 CODES STALE EXISTS OTHER BEHIND
 --]]
+--- @include "rows"
 --- @include "fence"
 --- @include "marks"
 if not fence(KEYS[1], ARGV[1], ARGV[2]) then return {'STALE'} end
 local cid, cursor_gen, cursor_seq = tonumber(ARGV[6]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local present, dead = redis.call('HGET', KEYS[2], 'h'), nil
 if present then
-  local header = cmsgpack.unpack(present)
+  local header = unpack_header(present)
   if header[2] == cid then return {'EXISTS', header[3]} end
-  if not header[7] or header[2] > cid then return {'OTHER', header[2]} end
+  if header[7] == 0 or header[2] > cid then return {'OTHER', header[2]} end
   dead = header
 end
 -- A snapshot of another generation, or from before a state was evicted, may be of the past.
 if ARGV[3] ~= ARGV[1] then return {'BEHIND'} end
 local evicted_gen, evicted_seq = mark(KEYS[1], 'eg', 'es')
 if before(cursor_gen, cursor_seq, evicted_gen, evicted_seq) then return {'BEHIND'} end
-local header = cmsgpack.unpack(ARGV[8])
+local header = unpack_header(ARGV[8])
 if dead then
   -- Its deletion may not be in SQL yet: what follows must not leave Redis before it is.
   if before(header[4], header[5], dead[4], dead[5]) then header[4], header[5] = dead[4], dead[5] end
   header[6] = math.max(header[6], dead[6])
   redis.call('DEL', KEYS[2], KEYS[3])
 end
-redis.call('HSET', KEYS[2], 'h', cmsgpack.pack(header))
+redis.call('HSET', KEYS[2], 'h', pack_header(header))
 for i = 9, #ARGV, 1000 do redis.call('HSET', KEYS[2], unpack(ARGV, i, math.min(i + 999, #ARGV))) end
 local members = cmsgpack.unpack(ARGV[7])
 for i = 1, #members do redis.call('ZADD', KEYS[3], 0, members[i]) end

@@ -28,9 +28,9 @@ if not now then return {'STALE'} end
 local customer_key, entities_key = KEYS[2], KEYS[4]
 local packed_header = redis.call('HGET', customer_key, 'h')
 if not packed_header then return {'MISSING'} end
-header = cmsgpack.unpack(packed_header)
+header = unpack_header(packed_header)
 if header[2] ~= tonumber(ARGV[3]) then return {'OTHER', header[2]} end
-if header[7] then return {'OK', header[3], {}} end
+if header[7] == 1 then return {'OK', header[3], {}} end
 now = math.max(now, header[6])
 
 -- What the steps change, in memory until every one is worked out.
@@ -260,7 +260,7 @@ if gone then
   -- What stays says that the customer is gone until SQL has its deletion too.
   redis.call('DEL', customer_key, entities_key)
   header[7] = 1
-  redis.call('HSET', customer_key, 'h', cmsgpack.pack(header))
+  redis.call('HSET', customer_key, 'h', pack_header(header))
   return {'OK', version, refused}
 end
 if #steps > 0 then

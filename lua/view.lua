@@ -21,9 +21,9 @@ if not now then return {'STALE'} end
 local fields = redis.call('HGETALL', KEYS[2])
 if #fields == 0 then return {'MISSING'} end
 for i = 1, #fields, 2 do
-  if fields[i] == 'h' then header = cmsgpack.unpack(fields[i + 1]) end
+  if fields[i] == 'h' then header = unpack_header(fields[i + 1]) end
 end
-if header[7] then return {'MISSING'} end
+if header[7] == 1 then return {'MISSING'} end
 now = math.max(now, header[6])
 for i = 1, #fields, 2 do
   local kind = string.sub(fields[i], 1, 2)
@@ -35,7 +35,7 @@ keep_resets(KEYS[2], KEYS[3], ARGV[1], now)
 if ARGV[3] == '1' then return {'OK', now, {}} end
 if #resets > 0 then
   for i = 1, #fields, 2 do
-    if fields[i] == 'h' then fields[i + 1] = cmsgpack.pack(header) end
+    if fields[i] == 'h' then fields[i + 1] = pack_header(header) end
   end
 end
 return {'OK', now, fields}

@@ -26,7 +26,7 @@ from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor
 
 from .apply import follows
-from .compare import Difference, Expected, State, compare, header_of, is_dead
+from .compare import Difference, Expected, State, compare
 from .reader import parse_entries, stream_id
 from .records import Record, RecordError, decode
 from .working import Entry, SqlBehind, Working
@@ -209,11 +209,11 @@ def _cids(conn: Connection, look: _Look, states: dict[str, State]) -> dict[str, 
     cids = {}
     for name, state in states.items():
         try:
-            cid = header_of(state.fields)[0]
-            if not is_dead(state.fields):
-                cids[name] = cid
-            elif not _is_deleted(conn, cid):
-                look.add(name, "customer", "state", "deleted", f"cid {cid}")
+            header = layout.unpack_header(state.fields[b"h"])
+            if not header.dead:
+                cids[name] = header.cid
+            elif not _is_deleted(conn, header.cid):
+                look.add(name, "customer", "state", "deleted", f"cid {header.cid}")
         except (KeyError, ValueError, msgpack.UnpackException) as error:
             look.add(name, "header", "state", f"unreadable: {error}", "")
     return cids

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from typing import Sequence
 
@@ -28,6 +29,7 @@ TRIM_MARGIN = 1000
 commits."""
 TRIM_EVERY = 200
 STOPPED_RETRY_S = 5.0
+CONFLICT_PAUSE_MAX_S = 0.1
 PAUSE_S = 0.02
 """Between two batches, so that others who write get their turn: SQLite's lock has no queue."""
 
@@ -97,6 +99,7 @@ class Carrier:
                 self.conflicts += 1
                 log.info("cursor_conflict", detail=str(conflict))
                 self._places = None
+                await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_MAX_S))  # so that two workers fall out of step
                 return 0
             except (LogGap, SqlBehind) as problem:
                 self._stop(problem.p, str(problem))

@@ -69,22 +69,8 @@ def compare(customer_id: str, state: State, expected: Expected) -> Iterator[Diff
         yield Difference(customer_id, "customer", 0, "state", f"unreadable: {error}", "")
 
 
-def header_of(fields: Mapping[bytes, bytes]) -> tuple[int, int, int, int, int]:
-    """(cid, version, log generation, log sequence number, last ms). Raises ValueError for a
-    header this release cannot read."""
-    header = msgpack.unpackb(fields[b"h"])
-    if not isinstance(header, list) or len(header) not in (6, 7) or header[0] != layout.FORMAT:
-        raise ValueError(f"header {header!r}")
-    return header[1], header[2], header[3], header[4], header[5]
-
-
-def is_dead(fields: Mapping[bytes, bytes]) -> bool:
-    """Whether a state is what a deleted customer leaves in Redis until SQL has the deletion."""
-    return len(msgpack.unpackb(fields[b"h"])) == 7
-
-
 def _header(customer_id: str, state: State, expected: Expected) -> Iterator[Difference]:
-    cid, version, gen, seq, last_ms = header_of(state.fields)
+    cid, version, gen, seq, last_ms, _dead = layout.unpack_header(state.fields[b"h"])
     for column, redis, sql in (
         ("cid", cid, expected.cid), ("version", version, expected.version), ("last_ms", last_ms, expected.last_ms),
     ):

@@ -240,7 +240,7 @@ async def httpx_post(app: Any, url: str) -> httpx.Response:
 async def _catch_up(api: Api) -> None:
     carry.PAUSE_S = 0.0  # nobody else writes
     carrier, stop = carry.Carrier(api.ctx.store, api.ctx.engine), asyncio.Event()
-    for _ in range(1000):
+    for _ in range(200):
         await carrier.turn(stop, 1)
         assert not carrier.stopped, f"sync stopped: {carrier.stopped}"
         cursors = await api.ctx.store.read(partitions.cursors)
@@ -332,14 +332,20 @@ def api(make_api: Callable[..., Api]) -> Api:
 
 
 @pytest.fixture(scope="module")
-def module_api(
+def module_apps(
     loop_runner: asyncio.Runner, valkey_server: Any, _sqlite_migrated: Path
-) -> Iterator[Api]:
-    """One app for all tests of a module, which make customers of their own. Not to be mixed with
-    `api` in one module: that one empties the server."""
+) -> Iterator[Callable[..., Api]]:
+    """As `make_api`, for all tests of a module, which make customers of their own. Not to be mixed
+    with `api` in one module: that one empties the server."""
     valkey_server.command("FLUSHALL")
     with apps(loop_runner, valkey_server, _sqlite_migrated) as make:
-        yield make()
+        yield make
+
+
+@pytest.fixture(scope="module")
+def module_api(module_apps: Callable[..., Api]) -> Api:
+    """One app for all tests of a module. A test audits it by calling `audit`."""
+    return module_apps()
 
 
 def audit(api: Api) -> None:

@@ -2,25 +2,16 @@
 -- one feature. Arguments from FIELDS_AT on: 'h', the bucket fields of the k features the call
 -- touches, then 'e:<entity>' and their fields of that entity, or (no entity) their lists of entities
 -- with plans of their own; then the features as (id, index, amount, systems, (index, n, d) ...).
-local FIELDS_AT = 11
-local count = tonumber(ARGV[10])
-local entity_id = ARGV[4]
-local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
 local own, entity_blobs, entity_feature, attached = {}, {}, nil, {}
 local loaded = {}
 
--- Reads the state; returns nil, or the code of why the call cannot go on.
-local function read_state(customer_key, now)
-  local values = redis.call('HMGET', customer_key, unpack(ARGV, FIELDS_AT, features_at - 1))
-  if not values[1] then return 'MISSING' end
-  header = cmsgpack.unpack(values[1])
-  if header[7] then return 'MISSING' end
-  if header[6] > now then now = header[6] end
+-- Unpacks what was read; returns nil, or the code of why the call cannot go on.
+local function read_state(customer_key, values, now)
   local rest = count + 1
   if entity_id ~= '' then
     rest = rest + 1
     entity_feature = values[rest]
-    if not entity_feature then return 'ENTITY', now end
+    if not entity_feature then return 'ENTITY' end
   end
   for i = 1, count do
     if values[1 + i] then own[i] = adopt(ARGV[FIELDS_AT + i], values[1 + i], now) end
@@ -37,7 +28,6 @@ local function read_state(customer_key, now)
       attached[i] = list
     end
   end
-  return nil, now
 end
 
 -- Whether customer-level rows of a system or feature cover `amount` by themselves, so that no

@@ -26,17 +26,17 @@ end
 
 -- What a key already stands for: nil when it is free (then bytes_ledger is set), else the answer.
 local bytes_ledger
-local function recall(meta_key, record_key, fingerprint, looked_up, ttl_ms, bytes_max, now)
+local function recall(meta_key, record_key, fingerprint, looked_up, ttl_ms, bytes_max, now, cid)
   local stored = redis.call('GET', record_key)
   if stored then
     local record = cmsgpack.unpack(stored)
-    if record[2] > now and record[3] == header[2] then
+    if record[2] > now and record[3] == cid then
       if record[4] == fingerprint then return {'REPLAY', record[6], record[5]} end
       return {'CONFLICT'}
     end
   end
   local meta = redis.call('HMGET', meta_key, 'kl', 'ik')
-  if (tonumber(meta[1]) or 0) > now and not asked(meta_key, ARGV[1], looked_up) then return {'ASK', header[2]} end
+  if (tonumber(meta[1]) or 0) > now and not asked(meta_key, ARGV[1], looked_up) then return {'ASK', cid} end
   bytes_ledger = ledger_of_bytes(meta[2], now, ttl_ms)
   local total = 0
   for i = 2, WINDOWS + 1 do total = total + bytes_ledger[i] end
@@ -44,8 +44,8 @@ local function recall(meta_key, record_key, fingerprint, looked_up, ttl_ms, byte
 end
 
 -- The part of a record that the log carries too.
-local function new_receipt(now, ttl_ms, fingerprint, reply)
-  return {1, now + ttl_ms, header[2], fingerprint, cmsgpack.pack(reply)}
+local function new_receipt(now, ttl_ms, fingerprint, reply, cid)
+  return {1, now + ttl_ms, cid, fingerprint, cmsgpack.pack(reply)}
 end
 
 local function remember(meta_key, record_key, receipt, ttl_ms, id)

@@ -1,7 +1,8 @@
 -- How buckets are packed: sidecar/domain/layout.py has the same numbers, a test compares them.
--- A blob is one flat array: [format, rows, row * rows, slots, slot * slots]; `o` is the index of a
--- row's (or slot's) first column, its number.
-local FORMAT = 1
+-- In a script a blob is one flat array: [format, rows, row * rows, slots, slot * slots]; `o` is the
+-- index of a row's (or slot's) first column, its number.
+--- @include "formats"
+local PACKED_MAX = 500
 local ROW_WIDTH, SLOT_WIDTH = 18, 3
 local BALANCE, GRANTED, FLAGS, PURCHASABLE, NEXT_RESET, EXPIRES, ANCHOR = 1, 2, 3, 4, 5, 6, 7
 local INTERVAL, INTERVAL_COUNT, ENTITY, PREPAID, CREATED = 8, 9, 10, 12, 14
@@ -31,3 +32,63 @@ local function find_slot(blob, no)
     if blob[o] == no then return o end
   end
 end
+
+-- The blob in its packed form.
+local function unpack_blob(raw)
+  local format, rows, slots, at = struct.unpack(COUNTS, raw)
+  if format ~= FORMAT then error('buckets are packed in format ' .. format) end
+  local blob, o = {format, rows}, 3
+  for _ = 1, rows do
+    blob[o], blob[o + 1], blob[o + 2], blob[o + 3], blob[o + 4], blob[o + 5], blob[o + 6], at =
+      struct.unpack(HOT, raw, at)
+    o = o + ROW_WIDTH
+  end
+  blob[o] = slots
+  local s = o + 1
+  for _ = 1, slots do
+    blob[s], blob[s + 1], blob[s + 2], at = struct.unpack(SLOT, raw, at)
+    s = s + SLOT_WIDTH
+  end
+  if rows > 0 then
+    local cold, c = cmsgpack.unpack(string.sub(raw, at)), 1
+    for r = 3, rows * ROW_WIDTH, ROW_WIDTH do
+      for i = HOT_WIDTH, ROW_WIDTH - 1 do
+        blob[r + i] = cold[c]
+        c = c + 1
+      end
+    end
+  end
+  return blob
+end
+
+-- Packs columns by a format repeated as often as it takes, a bounded number at once.
+local function pack_columns(format, values, width)
+  local packed, i = '', 1
+  while i <= #values do
+    local upto = math.min(#values, i + PACKED_MAX * width - 1)
+    packed = packed .. struct.pack('>' .. string.rep(string.sub(format, 2), (upto - i + 1) / width), unpack(values, i, upto))
+    i = upto + 1
+  end
+  return packed
+end
+
+local function pack_blob(blob)
+  local rows, hot, slots, cold = blob[2], {}, {}, {}
+  for o = 3, rows * ROW_WIDTH, ROW_WIDTH do
+    for i = 0, HOT_WIDTH - 1 do hot[#hot + 1] = blob[o + i] end
+    for i = HOT_WIDTH, ROW_WIDTH - 1 do cold[#cold + 1] = blob[o + i] end
+  end
+  local at = slot_count_at(blob)
+  for i = at + 1, at + blob[at] * SLOT_WIDTH do slots[#slots + 1] = blob[i] end
+  return struct.pack(COUNTS, FORMAT, rows, blob[at]) .. pack_columns(HOT, hot, HOT_WIDTH)
+    .. pack_columns(SLOT, slots, SLOT_WIDTH) .. (rows > 0 and cmsgpack.pack(cold) or '')
+end
+
+-- [format, cid, version, log generation, log sequence number, last ms, dead]
+local function unpack_header(raw)
+  local header = {struct.unpack(HEADER, raw)}
+  header[8] = nil
+  return header
+end
+
+local function pack_header(header) return struct.pack(HEADER, unpack(header, 1, 7)) end

@@ -5,11 +5,11 @@ local header, known = nil, 0
 
 -- Unpacks one blob, resets what is due in it and remembers where it came from.
 local function adopt(name, raw, now)
-  local blob = raw and cmsgpack.unpack(raw) or new_blob()
+  local blob = raw and unpack_blob(raw) or new_blob()
   known = known + 1
   blobs[known], names[blob], raws[blob] = blob, name, raw or ''
   if raw and reset_due(blob, now, resets) then
-    due[blob], raws[blob] = true, cmsgpack.pack(blob)
+    due[blob], raws[blob] = true, pack_blob(blob)
   end
   return blob
 end
@@ -18,13 +18,13 @@ end
 local function pack_touched()
   for i = 1, known do
     local blob = blobs[i]
-    if touched[blob] then raws[blob] = cmsgpack.pack(blob) end
+    if touched[blob] then raws[blob] = pack_blob(blob) end
   end
 end
 
 -- Writes the header and every blob that changed.
 local function write_changed(customer_key)
-  local values = {'h', cmsgpack.pack(header)}
+  local values = {'h', pack_header(header)}
   for i = 1, known do
     local blob = blobs[i]
     if touched[blob] or due[blob] then

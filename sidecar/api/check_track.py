@@ -7,15 +7,18 @@ from typing import Any, Callable, Mapping
 
 from starlette.routing import Route
 
-from ..billing.customers import ensure_customer
+from ..billing.change import plan_rows
+from ..billing.customers import ensure_customer, get_or_create
 from ..billing.entities import ensure_entity
 from ..catalog.snapshot import Catalog
 from ..engine import spend
 from ..engine.errors import PartitionRefused, ReplyLost, StoreUnavailable
 from ..engine.spend import Refused, Result, Spend
 from ..errors import ApiError, NotSupported, invalid, not_found
+from ..store import customers
+from . import fields
 from .answers import answer_check, answer_track
-from .decode import Decoded, decode_check, decode_track
+from .decode import UNBUILT_CHECK, Decoded, decode_check, decode_track, product_of
 from .endpoint import Call, Context, Reply, endpoint
 from .request_data import customer_data_of, entity_data_of
 
@@ -108,6 +111,9 @@ async def check(call: Call) -> Reply:
     """Tells whether a customer may use so much of a feature, and with `send_event` takes it off."""
     ctx, body = call.ctx, call.fields
     started = time.perf_counter()
+    if (product_id := product_of(body)) is not None:
+        require_built(call.version)
+        return Reply(await _check_product(call, product_id))
     decoded = await _decoded(ctx, lambda catalog: decode_check(body, call.headers.get("idempotency-key"), catalog))
     require_built(call.version)
     try:
@@ -121,6 +127,27 @@ async def check(call: Call) -> Reply:
     ctx.metrics.decisions.labels("check", "allowed" if result.allowed else "denied", result.reason).inc()
     ctx.metrics.latency.labels("check").observe(time.perf_counter() - started)
     return Reply(answer, 200, _headers(result))
+
+
+async def _check_product(call: Call, product_id: str) -> dict[str, Any]:
+    """Whether the customer (with `entity_id`, that entity) holds a plan now."""
+    ctx, body = call.ctx, call.fields
+    fields.refuse_unbuilt(body, UNBUILT_CHECK)
+    customer_id = fields.identifier(body, "customer_id")
+    entity_id = fields.optional_id(body, "entity_id")
+    if product_id not in ctx.catalog.current.plans and product_id not in (await ctx.catalog.refresh()).plans:
+        raise not_found("product", product_id)
+    customer = await ctx.store.read(customers.by_id, customer_id)
+    if customer is None and call.version >= CREATES_BELOW:
+        raise not_found("customer", customer_id)
+    if customer is None:
+        customer = await get_or_create(ctx, customer_id, customer_data_of(body))
+    held = await ctx.store.read(plan_rows, [customer.cid])
+    statuses = [row["status"] for row in held if row["plan_id"] == product_id and row["entity_id"] == entity_id]
+    answer: dict[str, Any] = {"allowed": bool(statuses), "customer_id": customer_id, "product_id": product_id}
+    if call.version >= (2, 0):
+        return {**answer, "balance": None, "flag": None}
+    return {**answer, "code": "product_found", **({"status": statuses[0]} if statuses else {})}
 
 
 def require_built(version: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ from . import fields
 MODES = ("cap", "reject", "overflow")
 KEY_CHARS_MAX = 255
 UNBUILT_TRACK = ("refund_of", "lock")
-UNBUILT_CHECK = ("lock", "with_preview", "product_id")
+UNBUILT_CHECK = ("lock", "with_preview")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,19 @@ def decode_track(body: Mapping[str, Any], key_header: str | None, version: tuple
     return Decoded(call, value, feature_id, event_name, asynchronous)
 
 
+def product_of(body: Mapping[str, Any]) -> str | None:
+    """The plan that a check asks about, None when it asks about a feature. Raises ApiError 400."""
+    feature_id, product_id = fields.optional_id(body, "feature_id"), fields.optional_id(body, "product_id")
+    if (feature_id is None) == (product_id is None):
+        raise invalid("feature_id", "give either feature_id or product_id")
+    return product_id
+
+
 def decode_check(body: Mapping[str, Any], key_header: str | None, catalog: Catalog) -> Decoded:
     """The call in a check body. Raises ApiError 400 or 404 `feature_not_found`."""
     customer_id = fields.identifier(body, "customer_id")
     entity_id = fields.optional_id(body, "entity_id") or ""
-    feature_id, product_id = fields.optional_id(body, "feature_id"), fields.optional_id(body, "product_id")
-    if (feature_id is None) == (product_id is None):
-        raise invalid("feature_id", "give either feature_id or product_id")
+    feature_id = fields.identifier(body, "feature_id")
     fields.flag(body, "with_preview")
     fields.refuse_unbuilt(body, UNBUILT_CHECK)
     name = "required_balance" if body.get("required_balance") is not None else "required_quantity"

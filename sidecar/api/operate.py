@@ -3,6 +3,7 @@ clock."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from starlette.requests import Request
@@ -58,7 +59,7 @@ async def test_clock(call: Call) -> dict[str, Any]:
     if len(given) != 1:
         raise invalid("now_ms", "give either now_ms or advance_ms")
     value = body[given[0]]
-    if isinstance(value, bool) or not isinstance(value, int) and value != int(value):
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or value != int(value):
         raise invalid(given[0], "must be whole milliseconds")
     now_ms = await ctx.clock.now_ms()
     target = int(value) if given[0] == "now_ms" else now_ms + int(value)

@@ -17,6 +17,7 @@ from ..errors import not_found
 from ..store import customers
 from ..store.customers import Customer
 from .change import Change
+from .decide import decide
 from .projection import project
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ async def get_or_create(ctx: Context, customer_id: str, data: CustomerData | Non
     existing = await ctx.store.read(customers.by_id, customer_id)
     if existing is not None:
         return existing
-    catalog = await ctx.catalog.refresh()
-    now_ms = await ctx.clock.now_ms()
     p = partition_of(customer_id, ctx.settings.partitions)
-    made = await ctx.store.write(_create, catalog, now_ms, p, customer_id, data or CustomerData())
+    made = await decide(ctx, create, p, customer_id, data or CustomerData())
     await project(ctx, customer_id)
     return made
 
@@ -80,9 +79,10 @@ async def find(ctx: Context, customer_id: str) -> Customer:
     return customer
 
 
-def _create(
+def create(
     conn: Connection, catalog: Catalog, now_ms: int, p: int, customer_id: str, data: CustomerData
 ) -> Customer:
+    """Makes the customer with its default plans unless there is one of that id."""
     customer, made = customers.create(
         conn, customer_id, p, now_ms, metadata=dict(data.metadata),
         **{name: getattr(data, name) for name in DATA_COLUMNS},

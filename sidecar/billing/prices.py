@@ -96,6 +96,13 @@ def billing_interval(plan: Plan) -> tuple[str, int] | None:
     return min(priced, key=lambda pair: length_ms(code_of(pair[0]), pair[1]), default=None)
 
 
+def keeps_cycle(current: Plan, new: Plan) -> bool:
+    """Whether a switch from `current` to `new` keeps the billing cycle and its anchor: when the new
+    one's is the same or longer. A plan without any interval has no cycle to keep."""
+    now, then = _cycle_ms(current), _cycle_ms(new)
+    return 0 < now <= then
+
+
 def fixed_per_month(plan: Plan) -> Fraction:
     """The fixed recurring prices of `plan` per month, for telling an upgrade from a downgrade."""
     return sum(
@@ -132,6 +139,15 @@ def units_name(feature: Feature, units: Decimal | int) -> str:
     if feature.display is None:
         return feature.name or feature.id
     return feature.display[0 if units == 1 else 1]
+
+
+def _cycle_ms(plan: Plan) -> int:
+    """The length of a plan's cycle: that in which it is billed, else its shortest reset; 0 for
+    none."""
+    if (billed := billing_interval(plan)) is not None:
+        return length_ms(code_of(billed[0]), billed[1])
+    resets = [length_ms(code_of(item.interval), item.interval_count) for item in plan.items if item.interval is not None]
+    return min(resets, default=0)
 
 
 def _months(interval: str, count: int) -> Fraction:

@@ -123,13 +123,14 @@ class Plan:
 
     @property
     def is_paid(self) -> bool:
-        """It has a price, so attaching it needs a card."""
-        return any(item.price is not None for item in self.items)
+        """It has a price above zero, so attaching it needs a card."""
+        return any(item.price for item in self.items)
 
     @property
     def is_one_off(self) -> bool:
         """It has a price and none recurs: it neither replaces a plan nor is replaced."""
-        return self.is_paid and all(item.interval is None for item in self.items if item.price is not None)
+        intervals = [item.interval for item in self.items if item.price is not None]
+        return bool(intervals) and not any(intervals)
 
     def item_ref(self, index: int) -> int:
         """The number by which a bucket names the item at `index`; see `Catalog.item`."""

@@ -140,6 +140,9 @@ def read_plan(
     if plan.is_default and plan.is_paid:
         p.wrong("is_default", "a plan with a price needs a card, so new customers cannot start on it; make it false, or the plan free")
         return None
+    if plan.is_default and any(item.is_prepaid for item in plan.items):
+        p.wrong("is_default", "a prepaid item needs a quantity, which new customers have not chosen; make it false")
+        return None
     return plan
 
 

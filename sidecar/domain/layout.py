@@ -1,22 +1,32 @@
-"""How a customer's buckets are packed in Redis: the one place that names the columns.
+"""How a customer's state is packed in Redis: the one place that names the columns.
 
-A feature's buckets are one MessagePack array, flat, in spending order:
+A feature's buckets are one string, in spending order:
 
-    [format, rows, row × rows …, slots, slot × slots …]
+    format · rows · slots | hot columns of each row | slots | cold columns of all rows (MessagePack)
 
-A row has `ROW_WIDTH` columns, a slot (an entity's share of a per-entity grant) `SLOT_WIDTH`.
-`lua/include/rows.lua` has the same numbers; a test compares the two. Times are milliseconds since
-the epoch, 0 for none; quantities are integers scaled by the feature's precision.
+The hot columns, which every call reads, have fixed width and place, so that a script takes a balance
+without unpacking the rest and puts it back where it was. A row has `ROW_WIDTH` columns in all, a
+slot (an entity's share of a per-entity grant) `SLOT_WIDTH`. `lua/include/rows.lua` has the same
+formats; a test compares the two. Times are milliseconds since the epoch, 0 for none; quantities are
+integers scaled by the feature's precision.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import msgpack
 
 FORMAT = 1
+COUNTS = struct.Struct(">BHH")
+HOT = struct.Struct(">IqqHqqq")
+SLOT = struct.Struct(">Iqq")
+HEADER = struct.Struct(">BqqqqqB")
+HOT_WIDTH = 7
+"""The first columns of a row are its hot ones."""
+
 UNLIMITED = 1
 USAGE_ALLOWED = 2
 PREPAID = 4
@@ -83,30 +93,62 @@ class Blob:
     slots: tuple[Slot, ...] = ()
 
 
+class Header(NamedTuple):
+    """What a state says of its customer: internal id, structure version, the last log entry, the
+    time of that call, and whether it is only what a deleted customer left behind."""
+
+    cid: int
+    version: int
+    log_gen: int
+    log_seq: int
+    last_ms: int
+    dead: bool = False
+
+
+def pack_header(header: Header) -> bytes:
+    """The packed form of a header."""
+    return HEADER.pack(FORMAT, *header)
+
+
+def unpack_header(data: bytes) -> Header:
+    """The header in its packed form. Raises ValueError for one this release cannot read."""
+    if len(data) != HEADER.size or data[0] != FORMAT:
+        raise ValueError(f"a header of {len(data)} bytes in format {data[0] if data else None}")
+    *fields, dead = HEADER.unpack(data)[1:]
+    return Header(*fields, dead=bool(dead))
+
+
 def pack(rows: Sequence[Row], slots: Sequence[Slot] = ()) -> bytes:
     """The packed form of a feature's buckets."""
-    flat: list[Any] = [FORMAT, len(rows)]
-    for row in rows:
-        flat.extend(row)
-    flat.append(len(slots))
-    for slot in slots:
-        flat.extend(slot)
-    return msgpack.packb(flat)
+    parts = [COUNTS.pack(FORMAT, len(rows), len(slots))]
+    parts += [HOT.pack(*row[:HOT_WIDTH]) for row in rows]
+    parts += [SLOT.pack(*slot) for slot in slots]
+    if rows:
+        parts.append(msgpack.packb([column for row in rows for column in row[HOT_WIDTH:]]))
+    return b"".join(parts)
 
 
 def unpack(data: bytes) -> Blob:
     """The buckets in a packed blob. Raises ValueError for a format this release cannot read."""
-    return read(msgpack.unpackb(data))
-
-
-def read(flat: Sequence[Any]) -> Blob:
-    """The buckets in an already decoded blob. Raises ValueError for an unknown format."""
-    if flat[0] != FORMAT:
-        raise ValueError(f"buckets are packed in format {flat[0]}, this release reads {FORMAT}")
-    at = 2 + flat[1] * ROW_WIDTH
-    rows = tuple(Row(*flat[i : i + ROW_WIDTH]) for i in range(2, at, ROW_WIDTH))
-    end = at + 1 + flat[at] * SLOT_WIDTH
-    slots = tuple(Slot(*flat[i : i + SLOT_WIDTH]) for i in range(at + 1, end, SLOT_WIDTH))
+    try:
+        form, row_count, slot_count = COUNTS.unpack_from(data)
+        if form != FORMAT:
+            raise ValueError(f"buckets are packed in format {form}, this release reads {FORMAT}")
+        at = COUNTS.size + row_count * HOT.size
+        end = at + slot_count * SLOT.size
+        if len(data) < end:
+            raise ValueError(f"damaged buckets: {len(data)} bytes of {end}")
+        slots = tuple(Slot(*slot) for slot in SLOT.iter_unpack(data[at:end]))
+        if not row_count:
+            return Blob((), slots)
+        cold = msgpack.unpackb(data[end:])
+        width = ROW_WIDTH - HOT_WIDTH
+        rows = tuple(
+            Row(*hot, *cold[i * width : (i + 1) * width])
+            for i, hot in enumerate(HOT.iter_unpack(data[COUNTS.size : at]))
+        )
+    except (struct.error, TypeError, msgpack.exceptions.UnpackException) as problem:
+        raise ValueError(f"damaged buckets: {problem}") from problem
     return Blob(rows, slots)
 
 
@@ -136,9 +178,3 @@ def spending_key(row: Row) -> tuple[Any, ...]:
         row.no,
     )
 
-
-def iter_blobs(fields: dict[bytes, bytes], prefix: bytes) -> Iterator[tuple[bytes, Blob]]:
-    """The blobs among a customer hash's fields whose name begins with `prefix`, by the rest."""
-    for name, data in fields.items():
-        if name.startswith(prefix):
-            yield name[len(prefix) :], unpack(data)

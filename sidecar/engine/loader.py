@@ -98,8 +98,8 @@ def state_fields(snapshot: Snapshot) -> dict[bytes, bytes]:
     """The state that Redis holds for a customer who is as in `snapshot`, field by field, before
     the snapshot's steps."""
     customer = snapshot.customer
-    header = [1, customer.cid, customer.applied_version, *snapshot.cursor, customer.last_ms]
-    fields: dict[bytes, bytes] = {b"h": msgpack.packb(header)}
+    header = layout.Header(customer.cid, customer.applied_version, *snapshot.cursor, customer.last_ms)
+    fields: dict[bytes, bytes] = {b"h": layout.pack_header(header)}
     rows: dict[tuple[str, str], list[layout.Row]] = defaultdict(list)
     slots: dict[tuple[str, str], list[layout.Slot]] = defaultdict(list)
     feature_of = {row.no: feature_id for feature_id, row in snapshot.rows}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Sequence
 
-import msgpack
-
 from ..domain import layout
 from ..domain.layout import Blob, Row, Slot
 
@@ -38,7 +36,7 @@ class CustomerState:
 def decode_state(now_ms: int, flat: Sequence[bytes]) -> CustomerState:
     """The state in a hash's fields and values, one after the other."""
     fields = dict(zip(flat[::2], flat[1::2]))
-    _, cid, version, log_gen, log_seq, last_ms = msgpack.unpackb(fields[b"h"])
+    cid, version, log_gen, log_seq, last_ms, _dead = layout.unpack_header(fields[b"h"])
     features: dict[str, tuple[Row, ...]] = {}
     entities: dict[tuple[str, str], tuple[tuple[Row, ...], tuple[Slot, ...]]] = {}
     entity_features: dict[str, str] = {}

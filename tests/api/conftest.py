@@ -1,3 +1,3 @@
 """The app over HTTP for every test here."""
 
-from tests.http import api, loop_runner, make_api, module_api  # noqa: F401
+from tests.http import api, loop_runner, make_api, module_api, module_apps  # noqa: F401

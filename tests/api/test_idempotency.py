@@ -8,7 +8,7 @@ import httpx
 import msgpack
 import pytest
 
-from tests.http import HOUR_MS, MSGPACK, Api, audit
+from tests.http import MSGPACK, Api, audit
 
 TRACK, CHECK = "/v1/track", "/v1/check"
 REPLAYED = "idempotency-replayed"
@@ -178,38 +178,3 @@ def test_a_key_and_what_it_did_survive_the_loss_of_redis(api: Api, c: str) -> No
     assert left(api, c) == 95
     api.refused(TRACK, {**body, "value": 6, "idempotency_key": "k"}, 409, "duplicate_idempotency_key")
     assert REPLAYED not in send(api, TRACK, body, "another").headers
-
-
-def test_a_key_ends_with_its_time(make_api) -> None:  # type: ignore[no-untyped-def]
-    api = make_api(idempotency_ttl_s=3600)
-    api.feature("msg")
-    api.plan("base", {"feature_id": "msg", "included_usage": 100}, is_default=True)
-    c = api.customer()
-    body = {"customer_id": c, "feature_id": "msg", "value": 5}
-    first = send(api, TRACK, body, "k")
-    api.advance(HOUR_MS - 60_000)
-    assert REPLAYED in send(api, TRACK, body, "k").headers
-    api.advance(60_000)
-    again = send(api, TRACK, body, "k")
-    assert REPLAYED not in again.headers and again.json()["id"] != first.json()["id"]
-    assert left(api, c) == 90
-
-
-def test_a_full_memory_refuses_keys_and_forgets_none(make_api) -> None:  # type: ignore[no-untyped-def]
-    api = make_api(idempotency_bytes_max=4096)
-    api.feature("msg")
-    api.plan("base", {"feature_id": "msg", "included_usage": 100}, is_default=True)
-    c = api.customer()
-    body = {"customer_id": c, "feature_id": "msg"}
-    kept = []
-    for number in range(100):
-        answer = send(api, TRACK, body, f"k{number}")
-        if answer.status_code == 503:
-            break
-        kept.append((f"k{number}", answer.json()))
-    assert 1 < len(kept) < 50, "1,024 bytes a partition"
-    assert answer.json()["code"] == "idempotency_full" and int(answer.headers["retry-after"]) > 0
-    assert left(api, c) == 100 - len(kept)
-    for key, first in kept:
-        assert send(api, TRACK, body, key).json() == first
-    assert send(api, TRACK, body).status_code == 200, "without a key there is room"

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.cases.world import World
-from tests.http import Api, api, loop_runner, make_api, module_api  # noqa: F401
+from tests.http import Api, api, loop_runner, make_api, module_api, module_apps  # noqa: F401
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_case_170_an_older_snapshot_never_overwrites_a_newer_counter(world: Worl
     assert c.bal() == 70
     api.sync()
     cursor = api.ctx.store.read_sync(customers.load_snapshot, c.id).cursor
-    assert api.run(engine.run(scripts.EVICT, p, names, tuple(cursor))) == [b"OK"]
+    assert api.run(engine.run(scripts.EVICT, p, names, (*cursor, 0))) == [b"OK"]
     assert load() == [b"BEHIND"], "the customer was evicted after this snapshot was taken"
     assert c.bal() == 70, "loaded again as SQL has it now"
 

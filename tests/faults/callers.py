@@ -117,7 +117,7 @@ class Load:
         self._redis_loses = redis_loses
         self.tally = Tally()
         self._going = True
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # for what several callers count
         self._in_flight = 0
         self._run = f"{seed}-{time.time_ns()}"
         self._threads = [
@@ -196,7 +196,8 @@ class Load:
         elif call.event_id is None:
             call.event_id = answer["id"]
         elif self._redis_loses and "idempotency-replayed" not in headers:
-            self.tally.made_again += 1
+            with self._lock:
+                self.tally.made_again += 1
             call.event_id = answer["id"]
         elif call.event_id != answer["id"]:
             raise Wrong(f"the repeat of {call} was answered {answer}")
@@ -208,20 +209,20 @@ class Load:
             try:
                 status, answer, headers = self._send(client, path, body)
             except ConnectionRefusedError:
-                self.tally.refused["connection"] += 1
+                self._count(self.tally.refused, "connection")
                 time.sleep(0.02)
                 continue
             except Unanswered as problem:
-                self.tally.unknown[problem.reason] += 1
+                self._count(self.tally.unknown, problem.reason)
                 if call is not None:
                     call.unknown += 1
                 continue
             if status == 504:
-                self.tally.unknown["504"] += 1
+                self._count(self.tally.unknown, "504")
                 if call is not None:
                     call.unknown += 1
             elif status == 503:
-                self.tally.refused[answer["code"]] += 1
+                self._count(self.tally.refused, answer["code"])
                 time.sleep(0.02)
             else:
                 return status, answer, headers
@@ -236,30 +237,37 @@ class Load:
             with self._lock:
                 self._in_flight -= 1
 
+    def _count(self, counter: Counter[str], what: str) -> None:
+        with self._lock:
+            counter[what] += 1
+
     def _check(self, client: Client, customer_id: str) -> None:
         status, answer, _ = self._until_answered(
             client, "/v1/check", {"customer_id": customer_id, "feature_id": "messages"}
         )
         if status != 200 or not answer["allowed"]:
             raise Wrong(f"check of {customer_id}: {status} {answer}")
-        self.tally.checks += 1
+        with self._lock:
+            self.tally.checks += 1
 
     def _repeat(self, client: Client, call: Call) -> None:
-        self.tally.repeats += 1
-        self.tally.repeats_called_so += self.carry_out(client, call)
+        called_so = self.carry_out(client, call)
+        with self._lock:
+            self.tally.repeats += 1
+            self.tally.repeats_called_so += called_so
 
     def _boost(self, client: Client, customer_id: str) -> None:
         """A purchase: it has no key, so it is made once, and counted as tried and as answered."""
-        self.tally.boosts_tried[customer_id] += 1
+        self._count(self.tally.boosts_tried, customer_id)
         try:
             status, answer, _ = self._send(client, "/v1/attach", {"customer_id": customer_id, "product_id": "boost"})
         except ConnectionRefusedError:
             return
         except Unanswered as problem:
-            self.tally.unknown[problem.reason] += 1
+            self._count(self.tally.unknown, problem.reason)
             return
         if status == 200:
-            self.tally.boosts_made[customer_id] += 1
+            self._count(self.tally.boosts_made, customer_id)
         elif status not in (503, 504):
             raise Wrong(f"attach: {status} {answer}")
 

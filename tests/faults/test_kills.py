@@ -125,4 +125,4 @@ def judge(sidecar: Sidecar, outcome: Outcome) -> None:
     assert outcome.seconds >= 30 and sum(kills.values()) >= KILLS_MIN
     assert all(kills[kind] >= KINDS_EACH_MIN for kind in KINDS), kills
     assert sum(in_flight) >= KILLS_MIN and sum(tally.unknown.values()) >= KILLS_MIN and repeated >= KILLS_MIN / 2
-    assert acknowledged >= 1000 and tally.repeats_called_so >= 0.8 * tally.repeats > 20
+    assert acknowledged >= 1000 and tally.repeats_called_so >= 0.9 * tally.repeats > 20

@@ -18,7 +18,7 @@ from ..conftest import Valkey
 from .inside import BOOST, GRANT_LIFETIME, GRANT_MONTH, PRECISION, Inside, inside, settings_for
 
 CALLERS = 20
-ROUNDS = 8
+ROUNDS = 5
 START = (GRANT_MONTH + GRANT_LIFETIME) * PRECISION
 
 

@@ -4,18 +4,14 @@ was acknowledged and synced is missing, and repeats are still recognised."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import shutil
 import signal
-import sqlite3
-import time
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 from redis import Redis
-from sqlalchemy.exc import OperationalError
 
 from sidecar.engine import keys
 from sidecar.store.db import Store
@@ -50,32 +46,6 @@ def store(sidecar: Sidecar) -> Iterator[Store]:
     opened = tree.open_store(sidecar)
     yield opened
     opened.close()
-
-
-def pause_sync(sidecar: Sidecar, store: Store) -> None:
-    """Stops the sync worker where it stands, but not inside a transaction: others need SQL."""
-
-    def writable() -> bool:
-        try:
-            if store.is_sqlite:
-                with contextlib.closing(sqlite3.connect(sidecar.data_dir / "sidecar.db", timeout=0.05)) as conn:
-                    conn.execute("BEGIN IMMEDIATE")
-            else:
-                with store.engine.connect() as conn:
-                    conn.exec_driver_sql("SELECT 1 FROM partitions FOR UPDATE NOWAIT")
-        except (sqlite3.OperationalError, OperationalError):
-            return False
-        return True
-
-    def paused() -> bool:
-        tree.signal_all(sidecar, "sync", signal.SIGSTOP)
-        if not writable():
-            tree.signal_all(sidecar, "sync", signal.SIGCONT)
-            time.sleep(0.02)
-            return False
-        return True
-
-    wait_for("the sync worker to stand between two transactions", paused, 10)
 
 
 def synced(store: Store) -> Kept:
@@ -118,11 +88,11 @@ def test_an_append_only_file_put_back_to_an_older_tail(sidecar: Sidecar, store: 
     tree.set_up(sidecar, CUSTOMERS)
     load = Load(sidecar.port, CUSTOMERS, seed, boosts=False, redis_loses=True)
     load.start()
-    tree.load_for(load, 1.5)
+    tree.load_for(load, 1.1)
     live, copy = sidecar.data_dir / "valkey" / "appendonlydir", sidecar.data_dir.parent / "copy"
     shutil.copytree(live, copy)  # while it is written: its last command may be cut, as after a crash
-    tree.load_for(load, 1.5)
-    pause_sync(sidecar, store)
+    tree.load_for(load, 1.1)
+    tree.pause_sync(sidecar, store)
     tree.load_for(load, 0.5)
     tree.signal_all(sidecar, "parent", signal.SIGSTOP)  # or it would start Valkey again at once
     assert tree.kill(sidecar, ("valkey",)) == 1
@@ -133,7 +103,7 @@ def test_an_append_only_file_put_back_to_an_older_tail(sidecar: Sidecar, store: 
     shutil.move(copy, live)
     tree.signal_all(sidecar, "parent", signal.SIGCONT)
     tree.signal_all(sidecar, "sync", signal.SIGCONT)
-    tree.load_for(load, 3.0)
+    tree.load_for(load, 2.0)
     load.stop()
     acknowledged, lost = assert_nothing_lost_or_doubled(sidecar, store, load, kept)
     assert_repeats_are_recognised(sidecar, load, kept, draw)
@@ -156,7 +126,7 @@ def test_flushall_under_callers(sidecar: Sidecar, store: Store) -> None:
     socket_path = (sidecar.data_dir / "valkey" / "socket").read_text().strip()
     with Redis(unix_socket_path=socket_path) as redis:
         for _ in range(3):
-            tree.load_for(load, draw.uniform(0.8, 1.4))
+            tree.load_for(load, draw.uniform(0.6, 1.1))
             kept |= synced(store)
             redis.flushall()
     tree.load_for(load, 1.0)

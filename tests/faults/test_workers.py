@@ -17,7 +17,7 @@ from . import tree
 from .callers import Load
 
 CUSTOMERS = [f"c{number}" for number in range(12)]
-LOAD_S = 5.0
+LOAD_S = 4.0
 THIRD_LIVES_S = (0.3, 0.8)
 
 

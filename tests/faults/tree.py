@@ -3,7 +3,10 @@ end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import sqlite3
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any, Iterable
 
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import OperationalError
 
 from sidecar.store import tables
 from sidecar.store.db import Store
@@ -190,6 +194,32 @@ def signal_all(sidecar: Sidecar, role: str, number: int) -> None:
     """A signal to every process of a role."""
     for process in sidecar.processes(role):
         os.kill(process.pid, number)
+
+
+def pause_sync(sidecar: Sidecar, store: Store) -> None:
+    """Stops the sync worker where it stands, but not inside a transaction: others need SQL."""
+
+    def writable() -> bool:
+        try:
+            if store.is_sqlite:
+                with contextlib.closing(sqlite3.connect(sidecar.data_dir / "sidecar.db", timeout=0.05)) as conn:
+                    conn.execute("BEGIN IMMEDIATE")
+            else:
+                with store.engine.connect() as conn:
+                    conn.exec_driver_sql("SELECT 1 FROM partitions FOR UPDATE NOWAIT")
+        except (sqlite3.OperationalError, OperationalError):
+            return False
+        return True
+
+    def paused() -> bool:
+        signal_all(sidecar, "sync", signal.SIGSTOP)
+        if not writable():
+            signal_all(sidecar, "sync", signal.SIGCONT)
+            time.sleep(0.02)
+            return False
+        return True
+
+    wait_for("the sync worker to stand between two transactions", paused, 10)
 
 
 def load_for(load: Load, seconds: float) -> None:

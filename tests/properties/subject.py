@@ -82,7 +82,7 @@ class Subject:
         self._settings = settings
         self._version = 0
         self._keys = (keys.meta(0), keys.customer(0, customer_id), keys.log(0), keys.entities(0, customer_id))
-        header = msgpack.packb([1, CID, 0, 0, 0, 0])
+        header = layout.pack_header(layout.Header(CID, 0, 0, 0, 0))
         meta, customer, _, entities = self._keys
         snapshot = (GENERATION, 0, -1, CID, msgpack.packb([]), header)
         _expect(real.run("load", (meta, customer, entities), snapshot) == [b"OK"], "the customer was not loaded")

@@ -84,24 +84,27 @@ def test_a_customer_only_in_sql_is_no_difference(valkey: Any, store: Store) -> N
     check(valkey, store, scene)
 
 
-async def edit_blob(place: World, field: bytes, change: Callable[[list[Any]], None]) -> None:
+async def edit_blob(place: World, field: bytes, change: Callable[[layout.Blob], layout.Blob]) -> None:
     """Changes a packed blob of ann's as no script would."""
     p = place.engine.partition_of("ann")
     key = keys.customer(p, "ann")
-    flat = msgpack.unpackb(await place.engine.redis.hget(key, field))
-    change(flat)
-    await place.engine.redis.hset(key, field, msgpack.packb(flat))
+    blob = change(layout.unpack(await place.engine.redis.hget(key, field)))
+    await place.engine.redis.hset(key, field, layout.pack(blob.rows, blob.slots))
 
 
-def column(name: str, no_in_blob: int = 0) -> int:
-    return 2 + no_in_blob * layout.ROW_WIDTH + layout.Row._fields.index(name)
-
-
-def plus_one(at: int) -> Callable[[list[Any]], None]:
-    def change(flat: list[Any]) -> None:
-        flat[at] += 1
+def plus_one(column: str) -> Callable[[layout.Blob], layout.Blob]:
+    def change(blob: layout.Blob) -> layout.Blob:
+        first, *rest = blob.rows
+        return layout.Blob((first._replace(**{column: getattr(first, column) + 1}), *rest), blob.slots)
 
     return change
+
+
+async def edit_header(place: World, column: str) -> None:
+    """Takes one off a column of ann's header."""
+    key = keys.customer(place.engine.partition_of("ann"), "ann")
+    header = layout.unpack_header(await place.engine.redis.hget(key, "h"))
+    await place.engine.redis.hset(key, "h", layout.pack_header(header._replace(**{column: getattr(header, column) - 1})))
 
 
 NUMBERS = [name for name in layout.Row._fields if name not in ("no", "entity_id", "plan_id", "entity_feature")]
@@ -114,7 +117,7 @@ def test_one_unit_in_every_column_of_a_bucket_is_named(valkey: Any, store: Store
         if synced:
             await caught_up(place)
         for name in NUMBERS:
-            await edit_blob(place, b"b:words", plus_one(column(name)))
+            await edit_blob(place, b"b:words", plus_one(name))
         found = [d for d in (await run(place)).differences if d.kind == "bucket"]
         assert {(d.customer, d.bucket, d.column) for d in found} == {("ann", 3, name) for name in NUMBERS}
         assert all(d.redis == d.sql + 1 for d in found)
@@ -123,7 +126,11 @@ def test_one_unit_in_every_column_of_a_bucket_is_named(valkey: Any, store: Store
 
 
 async def slot(place: World) -> None:
-    await edit_blob(place, b"x:credits\0a", lambda flat: flat.__setitem__(-2, flat[-2] - 1))
+    def one_less(blob: layout.Blob) -> layout.Blob:
+        *rest, last = blob.slots
+        return layout.Blob(blob.rows, (*rest, last._replace(balance=last.balance - 1)))
+
+    await edit_blob(place, b"x:credits\0a", one_less)
 
 
 async def bucket_balance_in_sql(place: World) -> None:
@@ -137,17 +144,11 @@ async def slot_in_sql(place: World) -> None:
 
 
 async def version(place: World) -> None:
-    p = place.engine.partition_of("ann")
-    header = msgpack.unpackb(await place.engine.redis.hget(keys.customer(p, "ann"), "h"))
-    header[2] -= 1
-    await place.engine.redis.hset(keys.customer(p, "ann"), "h", msgpack.packb(header))
+    await edit_header(place, "version")
 
 
 async def log_id(place: World) -> None:
-    p = place.engine.partition_of("ann")
-    header = msgpack.unpackb(await place.engine.redis.hget(keys.customer(p, "ann"), "h"))
-    header[4] -= 1
-    await place.engine.redis.hset(keys.customer(p, "ann"), "h", msgpack.packb(header))
+    await edit_header(place, "log_seq")
 
 
 async def record_lost(place: World) -> None:
@@ -195,9 +196,9 @@ async def bucket_gone(place: World) -> None:
 
 
 async def order(place: World) -> None:
-    def swap(flat: list[Any]) -> None:
-        w = layout.ROW_WIDTH
-        flat[2 : 2 + 2 * w] = flat[2 + w : 2 + 2 * w] + flat[2 : 2 + w]
+    def swap(blob: layout.Blob) -> layout.Blob:
+        first, second, *rest = blob.rows
+        return layout.Blob((second, first, *rest), blob.slots)
 
     await edit_blob(place, b"b:messages", swap)
 
@@ -208,7 +209,7 @@ async def unreadable(place: World) -> None:
 
 async def unknown_customer(place: World) -> None:
     p = place.engine.partition_of("zoe")
-    await place.engine.redis.hset(keys.customer(p, "zoe"), "h", msgpack.packb([1, 999, 0, 0, 0, 0]))
+    await place.engine.redis.hset(keys.customer(p, "zoe"), "h", layout.pack_header(layout.Header(999, 0, 0, 0, 0)))
 
 
 async def ledger_line(place: World) -> None:

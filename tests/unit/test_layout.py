@@ -10,7 +10,7 @@ import pytest
 from sidecar.domain import layout
 from sidecar.domain.layout import Row, Slot
 
-ROWS_LUA = Path(__file__).parents[2] / "lua/include/rows.lua"
+INCLUDES = Path(__file__).parents[2] / "lua/include"
 COLUMNS = {  # what rows.lua calls a column, and what layout.Row does
     "BALANCE": "balance", "GRANTED": "granted", "FLAGS": "flags", "PURCHASABLE": "purchasable",
     "NEXT_RESET": "next_reset_at", "EXPIRES": "expires_at", "ANCHOR": "anchor", "INTERVAL": "interval",
@@ -21,9 +21,10 @@ COLUMNS = {  # what rows.lua calls a column, and what layout.Row does
 
 @pytest.fixture(scope="module")
 def in_lua() -> dict[str, int]:
-    """Every number that rows.lua names."""
+    """Every number that rows.lua and formats.lua name."""
     named: dict[str, int] = {}
-    for names, values in re.findall(r"^local ([A-Z_, ]+) = ([\d, ]+)$", ROWS_LUA.read_text(), re.M):
+    text = (INCLUDES / "rows.lua").read_text() + (INCLUDES / "formats.lua").read_text()
+    for names, values in re.findall(r"^local ([A-Z_, ]+) = ([\d, ]+)$", text, re.M):
         named |= dict(zip(names.split(", "), map(int, values.split(", ")), strict=True))
     return named
 
@@ -33,6 +34,25 @@ def test_columns_are_the_same(in_lua):
     assert (in_lua["ROW_WIDTH"], in_lua["SLOT_WIDTH"]) == (layout.ROW_WIDTH, layout.SLOT_WIDTH)
     assert (len(Row._fields), len(Slot._fields)) == (layout.ROW_WIDTH, layout.SLOT_WIDTH)
     assert in_lua["PERIOD"] == Slot._fields.index("period")
+
+
+def test_packed_forms_are_the_same(in_lua):
+    """Lua's struct and Python's name the same types differently."""
+    found = re.search(r"^local COUNTS, HOT, SLOT, HEADER = (.+)$", (INCLUDES / "formats.lua").read_text(), re.M)
+    assert found is not None
+    types = {"B": "B", "I2": "H", "I4": "I", "i8": "q"}
+    lua = [">" + "".join(types[t] for t in re.findall(r"[BIi]\d?", form)) for form in found[1].split(", ")]
+    assert lua == [form.format for form in (layout.COUNTS, layout.HOT, layout.SLOT, layout.HEADER)]
+    assert (in_lua["COUNTS_SIZE"], in_lua["HOT_SIZE"]) == (layout.COUNTS.size, layout.HOT.size)
+    assert in_lua["HOT_WIDTH"] == layout.HOT_WIDTH == len(layout.HOT.unpack(bytes(layout.HOT.size)))
+    assert (in_lua["BALANCE_AT"], in_lua["BALANCE_SIZE"]) == (4, 8)
+
+
+def test_a_header_comes_back():
+    header = layout.Header(7, 3, 1, 2**53, 1_767_225_600_000, True)
+    assert layout.unpack_header(layout.pack_header(header)) == header
+    with pytest.raises(ValueError, match="42 bytes in format 9"):
+        layout.unpack_header(b"\x09" + layout.pack_header(header)[1:])
 
 
 def test_flags_and_limits_are_the_same(in_lua):
@@ -56,7 +76,9 @@ def test_what_is_packed_comes_back():
 
 def test_a_format_of_another_release_is_refused():
     with pytest.raises(ValueError, match="format 9, this release reads 1"):
-        layout.read([9, 0, 0])
+        layout.unpack(layout.COUNTS.pack(9, 0, 0))
+    with pytest.raises(ValueError, match="damaged"):
+        layout.unpack(layout.pack([row(1)])[:20])
 
 
 def test_usage_of_an_unlimited_bucket_has_two_parts():
