@@ -22,10 +22,8 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS
 --]]
 --- @include "fence"
 --- @include "formats"
---- @include "keys"
---- @include "marks"
+--- @include "ids"
 --- @include "direct"
---- @include "receipt"
 local now = fence(KEYS[1], ARGV[1], ARGV[2])
 if not now then return {'STALE'} end
 local FIELDS_AT, count, entity_id = 11, tonumber(ARGV[10]), ARGV[4]
@@ -36,8 +34,10 @@ local _, cid, version, _, _, last_ms, dead = struct.unpack(HEADER, values[1])
 if dead == 1 then return {'MISSING'} end
 if last_ms > now then now = last_ms end
 local send, fingerprint, ttl_ms = ARGV[3] == '1', ARGV[6], tonumber(ARGV[7])
-local refusal
+local refusal, recall, new_receipt, remember
 if send and fingerprint ~= '' then
+--- @include "marks"
+--- @include "receipt"
   refusal = recall(KEYS[1], KEYS[5], fingerprint, ARGV[8], ttl_ms, tonumber(ARGV[9]), now, cid)
 end
 local at = features_at + 1
@@ -65,6 +65,7 @@ if deltas then
   return {'OK', id, now, 1, '', shown, price, blobs, none, deltas, {}}
 end
 --- @include "rows"
+--- @include "keys"
 --- @include "calendar"
 --- @include "resets"
 --- @include "convert"

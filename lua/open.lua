@@ -10,7 +10,7 @@ ARGV 4 cursor_seq
 ANSWER OK last_gen last_seq next_id next_entry trimmed_gen trimmed_seq | HIGHER generation | COUNT partitions
 CODES HIGHER COUNT
 --]]
---- @include "keys"
+--- @include "ids"
 --- @include "marks"
 local meta = redis.call('HMGET', KEYS[1], 'gen', 'n')
 if meta[1] and tonumber(meta[1]) >= tonumber(ARGV[1]) then return {'HIGHER', meta[1]} end

@@ -12,7 +12,7 @@ ARGV 5 base_seq
 ANSWER OK | HIGHER generation
 CODES HIGHER
 --]]
---- @include "keys"
+--- @include "ids"
 local meta = redis.call('HMGET', KEYS[1], 'gen', 'run', 'off')
 if meta[1] ~= ARGV[1] or meta[2] ~= '' then return {'HIGHER', meta[1] or ''} end
 local offset = math.max(tonumber(meta[3]) or 0, tonumber(ARGV[3]))

@@ -14,6 +14,7 @@ CODES STALE MISSING OTHER GAP
 --]]
 --- @include "rows"
 --- @include "keys"
+--- @include "ids"
 --- @include "fence"
 --- @include "calendar"
 --- @include "resets"

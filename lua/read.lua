@@ -11,7 +11,7 @@ ARGV 5 count       how many entries at most
 ANSWER OK entries[] | BEHIND gen seq
 CODES STALE BEHIND
 --]]
---- @include "keys"
+--- @include "ids"
 --- @include "fence"
 --- @include "marks"
 if not fence(KEYS[1], ARGV[1], ARGV[2]) then return {'STALE'} end

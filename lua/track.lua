@@ -22,10 +22,8 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL REFUSED RANGE SLOTS
 --]]
 --- @include "fence"
 --- @include "formats"
---- @include "keys"
---- @include "marks"
+--- @include "ids"
 --- @include "direct"
---- @include "receipt"
 local now = fence(KEYS[1], ARGV[1], ARGV[2])
 if not now then return {'STALE'} end
 local FIELDS_AT, count, entity_id = 11, tonumber(ARGV[10]), ARGV[4]
@@ -36,8 +34,10 @@ local _, cid, version, _, _, last_ms, dead = struct.unpack(HEADER, values[1])
 if dead == 1 then return {'MISSING'} end
 if last_ms > now then now = last_ms end
 local mode, fingerprint, ttl_ms = ARGV[3], ARGV[6], tonumber(ARGV[7])
-local refusal
+local refusal, recall, new_receipt, remember
 if fingerprint ~= '' then
+--- @include "marks"
+--- @include "receipt"
   refusal = recall(KEYS[1], KEYS[5], fingerprint, ARGV[8], ttl_ms, tonumber(ARGV[9]), now, cid)
 end
 local at = features_at + 1
@@ -62,6 +62,7 @@ if deltas then
   return {'OK', id, now, reply[2], reply[3], reply[4], blobs, none, deltas, {}}
 end
 --- @include "rows"
+--- @include "keys"
 --- @include "calendar"
 --- @include "resets"
 --- @include "convert"

@@ -10,7 +10,7 @@ ARGV 4 seq
 ANSWER OK dropped
 CODES STALE
 --]]
---- @include "keys"
+--- @include "ids"
 --- @include "fence"
 --- @include "marks"
 if not fence(KEYS[1], ARGV[1], ARGV[2]) then return {'STALE'} end

@@ -12,6 +12,7 @@ CODES STALE MISSING
 --]]
 --- @include "rows"
 --- @include "keys"
+--- @include "ids"
 --- @include "fence"
 --- @include "calendar"
 --- @include "resets"

@@ -36,7 +36,7 @@ local function payer(values, at)
   if values[1 + own] then return own, amount end
   if ARGV[at + 3] ~= '1' or not values[1 + tonumber(ARGV[at + 4])] then return nil end
   local n, d = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
-  if amount > 9007199254740991 / n then return nil end
+  if n == 0 or amount > 9007199254740991 / n then return nil end
   local product = amount * n
   local rest = math.fmod(product, d)
   return tonumber(ARGV[at + 4]), (product - rest) / d + (rest > 0 and 1 or 0)

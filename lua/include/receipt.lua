@@ -1,4 +1,5 @@
--- Idempotency records: the first answer under a key, replayed until the record's own end.
+-- Idempotency records: the first answer under a key, replayed until the record's own end. Sets
+-- recall, new_receipt and remember, which a call without a key need not have.
 -- Record: [1, end_ms, cid, fingerprint, reply, entry id]; the log carries the first five.
 local WINDOWS = 9
 
@@ -26,7 +27,7 @@ end
 
 -- What a key already stands for: nil when it is free (then bytes_ledger is set), else the answer.
 local bytes_ledger
-local function recall(meta_key, record_key, fingerprint, looked_up, ttl_ms, bytes_max, now, cid)
+recall = function(meta_key, record_key, fingerprint, looked_up, ttl_ms, bytes_max, now, cid)
   local stored = redis.call('GET', record_key)
   if stored then
     local record = cmsgpack.unpack(stored)
@@ -44,11 +45,11 @@ local function recall(meta_key, record_key, fingerprint, looked_up, ttl_ms, byte
 end
 
 -- The part of a record that the log carries too.
-local function new_receipt(now, ttl_ms, fingerprint, reply, cid)
+new_receipt = function(now, ttl_ms, fingerprint, reply, cid)
   return {1, now + ttl_ms, cid, fingerprint, cmsgpack.pack(reply)}
 end
 
-local function remember(meta_key, record_key, receipt, ttl_ms, id)
+remember = function(meta_key, record_key, receipt, ttl_ms, id)
   receipt[6] = id
   local packed = cmsgpack.pack(receipt)
   redis.call('SET', record_key, packed, 'PX', ttl_ms)

@@ -17,6 +17,7 @@ from ..catalog.snapshot import Catalog
 from ..store.customers import Customer
 from ..store.tables import checkouts
 from .change import Change, read_holdings
+from .decide import decide
 from .entities import open_entity_row
 from .orders import Order, Quote, quote
 from .projection import project
@@ -42,6 +43,8 @@ class Terms:
     success_url: str | None = None
     force_checkout: bool = False
     """Pay on the page even with a card on file."""
+    setup_payment: bool = False
+    """Have a card put on file if there is none, whatever the plan costs."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,11 @@ async def setup_payment(ctx: Context, customer_id: str, terms: Terms) -> str:
 
 
 def needs_page(customer: Customer, what: Quote, terms: Terms) -> bool:
-    """Whether the order must wait for a payment on the page: every plan with a price, pay-per-use
-    included, needs a card on file."""
-    return what.plan.is_paid and (customer.payment_method is None or terms.force_checkout)
+    """Whether the order must wait for the page: every plan with a price, pay-per-use included,
+    needs a card on file."""
+    if what.plan.is_paid and terms.force_checkout:
+        return True
+    return customer.payment_method is None and (what.plan.is_paid or terms.setup_payment)
 
 
 def open_checkout(conn: Connection, customer: Customer, now_ms: int, order: Order | None, terms: Terms) -> str:
@@ -102,16 +107,14 @@ def quote_for(conn: Connection, catalog: Catalog, customer: Customer, order: Ord
 
 def carry_out(change: Change, what: Quote) -> None:
     """Applies a quoted order to the locked customer."""
-    change.enable(what.plan, what.order.quantities, what.order.entity_id, what.replaced)
+    change.enable(what.plan, what.order.quantities, what.order.entity_id, what.replaced, what.order.carry)
     change.commit_step()
 
 
 async def _place(ctx: Context, customer_id: str, order: Order, terms: Terms, apply: bool) -> Answer:
-    catalog = await ctx.catalog.refresh()
-    now_ms = await ctx.clock.now_ms()
     currency = ctx.settings.currency
 
-    def write(conn: Connection) -> tuple[Answer, bool]:
+    def write(conn: Connection, catalog: Catalog, now_ms: int) -> tuple[Answer, bool]:
         change = Change.of(conn, catalog, now_ms, customer_id)
         what = quote_for(conn, catalog, change.customer, order, now_ms)
         if needs_page(change.customer, what, terms):
@@ -122,7 +125,7 @@ async def _place(ctx: Context, customer_id: str, order: Order, terms: Terms, app
             carry_out(change, what)
         return Answer(what, None), apply
 
-    answer, applied = await ctx.store.write(write)
+    answer, applied = await decide(ctx, write)
     if applied:
         await project(ctx, customer_id)
     return answer

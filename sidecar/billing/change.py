@@ -21,9 +21,9 @@ from ..store import customers, outbox
 from ..store.customers import BUCKET_COLUMNS, Customer
 from ..store.tables import buckets, customer_plans
 from . import steps
-from .holdings import HeldBucket, HeldPlan, Holdings, after_steps, held_plans
+from .holdings import HeldBucket, HeldPlan, Holdings, after_steps, cycle_anchor, held_plans
 from .prices import Quantities
-from .steps import Op
+from .steps import CarryOver, Op
 
 ACTIVE = "active"
 EXPIRED = "expired"
@@ -67,17 +67,20 @@ class Change:
         """What the customer held before this change."""
         return read_holdings(self.conn, self.catalog, self.cid)
 
-    def enable(self, plan: Plan, quantities: Quantities, entity_id: str = "", replaced: HeldPlan | None = None) -> int:
+    def enable(
+        self, plan: Plan, quantities: Quantities, entity_id: str = "", replaced: HeldPlan | None = None,
+        carry: CarryOver | None = None,
+    ) -> int:
         """Gives the customer (or one of its entities) a plan in place of `replaced`. Returns the
         uid of the customer's new plan. Raises ApiError 400 `invalid_options`."""
         inserted = self.conn.execute(customer_plans.insert().values(
             cid=self.cid, plan_uid=plan.uid, plan_id=plan.id, entity_id=entity_id or None, status=ACTIVE,
             quantity=1, options={feature_id: str(units) for feature_id, units in quantities.items()},
-            started_at=self.now_ms, anchor=replaced.anchor if replaced is not None else self.now_ms,
+            started_at=self.now_ms, anchor=cycle_anchor(replaced, plan, self.now_ms),
         ))
         uid = int(inserted.inserted_primary_key[0])  # type: ignore[index]
         first_no = self.customer.next_bucket_no + self._buckets_made
-        new = steps.Enabled(plan, uid, quantities, entity_id, self.now_ms, first_no)
+        new = steps.Enabled(plan, uid, quantities, entity_id, self.now_ms, first_no, carry)
         old = self.holdings.buckets_of(replaced) if replaced is not None else ()
         same_plan = replaced is not None and replaced.plan.id == plan.id
         self.ops += steps.enable(self.catalog.features, self.holdings, new, old, same_plan)

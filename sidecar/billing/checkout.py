@@ -20,6 +20,7 @@ from ..store import customers
 from ..store.tables import checkouts
 from .attach import OPEN, carry_out, provider, quote_for
 from .change import Change
+from .decide import decide
 from .orders import Order, Quote
 from .projection import project
 
@@ -53,9 +54,7 @@ async def pay(ctx: Context, token: str) -> Page:
     """Pays a checkout and applies its order; one that is paid already stays as it is. When this
     returns, the next check sees what was bought. Raises ApiError as `show`; then nothing was paid
     or changed."""
-    catalog = await ctx.catalog.refresh()
-    now_ms = await ctx.clock.now_ms()
-    page, customer_id = await ctx.store.write(_pay, catalog, now_ms, token, ctx.settings.currency)
+    page, customer_id = await decide(ctx, _pay, token, ctx.settings.currency)
     try:
         await project(ctx, customer_id)
     except ApiError as problem:  # it is paid and will be applied: no second payment

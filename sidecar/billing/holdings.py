@@ -13,6 +13,7 @@ from typing import Any, Iterable, Mapping, Sequence
 from ..catalog.model import Plan
 from ..catalog.snapshot import Catalog
 from ..domain.layout import Row
+from .prices import keeps_cycle
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Holdings:
     def granted(self, feature_id: str) -> int:
         """The sum of the grants of a feature, scaled."""
         return sum(bucket.row.granted for bucket in self.buckets if bucket.feature_id == feature_id)
+
+
+def cycle_anchor(replaced: HeldPlan | None, plan: Plan, now_ms: int) -> int:
+    """What the cycle of a plan enabled now in place of `replaced` counts from."""
+    return replaced.anchor if replaced is not None and keeps_cycle(replaced.plan, plan) else now_ms
 
 
 def after_steps(buckets: Iterable[HeldBucket], steps: Iterable[Mapping[str, Any]]) -> tuple[HeldBucket, ...]:

@@ -15,8 +15,9 @@ from ..catalog.snapshot import Catalog
 from ..domain.intervals import code_of, next_reset
 from ..errors import ApiError, NotSupported, not_found
 from . import prices, steps
-from .holdings import HeldPlan, Holdings
+from .holdings import HeldPlan, Holdings, cycle_anchor
 from .prices import Line
+from .steps import CarryOver
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,23 @@ class Order:
     plan_uid: int
     quantities: Mapping[str, Decimal] = field(default_factory=dict)
     entity_id: str = ""
+    carry: CarryOver | None = None
+    """What the call says of usage carried over; None leaves it to the plan."""
 
     def to_json(self) -> dict[str, Any]:
         """The form that SQL keeps."""
         quantities = {feature_id: str(units) for feature_id, units in self.quantities.items()}
-        return {"plan_uid": self.plan_uid, "quantities": quantities, "entity_id": self.entity_id}
+        kept: dict[str, Any] = {"plan_uid": self.plan_uid, "quantities": quantities, "entity_id": self.entity_id}
+        if self.carry is not None:
+            kept["carry"] = self.carry.to_json()
+        return kept
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Order:
         """The order that `to_json` gave."""
         quantities = {feature_id: Decimal(units) for feature_id, units in kept["quantities"].items()}
-        return cls(kept["plan_uid"], quantities, kept["entity_id"])
+        carry = CarryOver.from_json(kept["carry"]) if "carry" in kept else None
+        return cls(kept["plan_uid"], quantities, kept["entity_id"], carry)
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,12 @@ def sellable_plan(catalog: Catalog, plan_id: str) -> Plan:
 def quote(catalog: Catalog, holdings: Holdings, order: Order, now_ms: int) -> Quote:
     """What `order` means for a customer who has `holdings`.
 
-    Raises ApiError: 400 `invalid_options`, 409 `customer_product_already_exists`, and 400
-    `not_supported` for a change that would have to wait for the end of the cycle."""
-    plan = catalog.plans_by_uid[order.plan_uid]
+    Raises ApiError: 400 `invalid_options`, 409 `customer_product_already_exists`, 400
+    `not_supported` for a change that would have to wait for the end of the cycle, and 404
+    `product_not_found` for a plan deleted meanwhile."""
+    plan = catalog.plans_by_uid.get(order.plan_uid)
+    if plan is None:
+        raise ApiError(404, "product_not_found", "product_id: this plan was deleted meanwhile")
     _check_options(plan, order)
     bill = tuple(prices.lines(plan, catalog.features, order.quantities))
     replaced = None
@@ -91,7 +101,7 @@ def quote(catalog: Catalog, holdings: Holdings, order: Order, now_ms: int) -> Qu
     billed = prices.billing_interval(plan)
     next_cycle_at = None
     if billed is not None:
-        next_cycle_at = next_reset(now_ms, code_of(billed[0]), billed[1], now_ms)
+        next_cycle_at = next_reset(cycle_anchor(replaced, plan, now_ms), code_of(billed[0]), billed[1], now_ms)
     return Quote(order, plan, replaced, "upgrade" if replaced is not None else "new", bill, next_cycle_at)
 
 
@@ -108,7 +118,7 @@ def _check_applies(
     catalog: Catalog, holdings: Holdings, plan: Plan, order: Order, replaced: HeldPlan | None, now_ms: int
 ) -> None:
     """Plans the step and throws it away: what cannot be applied is refused before it is paid."""
-    new = steps.Enabled(plan, 0, order.quantities, order.entity_id, now_ms, 1)
+    new = steps.Enabled(plan, 0, order.quantities, order.entity_id, now_ms, 1, order.carry)
     old = holdings.buckets_of(replaced) if replaced is not None else ()
     steps.enable(catalog.features, holdings, new, old, replaced is not None and replaced.plan.id == plan.id)
 

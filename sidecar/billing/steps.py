@@ -29,6 +29,25 @@ Op = list[Any]
 
 
 @dataclass(frozen=True)
+class CarryOver:
+    """What a call says of usage at a switch, before what the plan's items say."""
+
+    enabled: bool
+    feature_ids: frozenset[str] | None = None
+    """The features it speaks of; None for all."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that SQL keeps."""
+        return {"enabled": self.enabled, "feature_ids": None if self.feature_ids is None else sorted(self.feature_ids)}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> CarryOver:
+        """The value that `to_json` gave."""
+        ids = kept["feature_ids"]
+        return cls(kept["enabled"], None if ids is None else frozenset(ids))
+
+
+@dataclass(frozen=True)
 class Enabled:
     """A plan being enabled: for whom, when, and with which numbers for its buckets."""
 
@@ -39,6 +58,7 @@ class Enabled:
     """'' for the customer itself."""
     now_ms: int
     first_no: int
+    carry: CarryOver | None = None
 
 
 def enable(
@@ -57,7 +77,7 @@ def enable(
     for feature, item, row in sorted(rows, key=lambda entry: layout.spending_key(entry[2])):
         old = [bucket for bucket in drops if bucket.feature_id == feature.id]
         carry: list[int] = []
-        if feature.id not in carried and _carries(feature, item, same_plan):
+        if feature.id not in carried and _carries(feature, item, new.carry, same_plan):
             carry = [bucket.row.no for bucket in old if not bucket.row.flags & layout.BOOLEAN]
             if carry and (row.per_entity or any(bucket.row.per_entity for bucket in old)):
                 raise NotSupported("product_id", "moving the usage of per-entity grants is not supported yet")
@@ -189,8 +209,12 @@ def _check_range(holdings: Holdings, drops: Sequence[HeldBucket], rows: Sequence
             )
 
 
-def _carries(feature: Feature, item: Item, same_plan: bool) -> bool:
-    return feature.type == "continuous_use" or same_plan or not item.reset_usage_when_enabled
+def _carries(feature: Feature, item: Item, call: CarryOver | None, same_plan: bool) -> bool:
+    if feature.type == "continuous_use" or same_plan:
+        return True
+    if call is not None and (call.feature_ids is None or feature.id in call.feature_ids):
+        return call.enabled
+    return not item.reset_usage_when_enabled
 
 
 def _anchor_no(row: Row, old: Sequence[HeldBucket]) -> int:

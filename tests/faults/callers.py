@@ -41,7 +41,9 @@ class Call:
     event_id: str | None = None
     denied: bool = False
     unknown: int = 0
+    begun_at: float = field(default_factory=time.monotonic)
     answered_at: float = 0.0
+    """Of its first answer; both by the monotonic clock."""
 
 
 @dataclass
@@ -190,7 +192,7 @@ class Load:
         status, answer, headers = self._until_answered(client, call.path, call.body, call)
         if status != 200:
             raise Wrong(f"{call}: {status} {answer}")
-        call.answered_at = time.monotonic()
+        call.answered_at = call.answered_at or time.monotonic()
         if call.path == "/v1/check" and not answer["allowed"]:
             call.denied = True
         elif call.event_id is None:

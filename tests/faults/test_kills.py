@@ -59,6 +59,17 @@ class Outcome:
     kills: Counter[str]
     in_flight: list[int]
     """Calls that were sent and not answered, at each kill."""
+    killed_at: list[tuple[str, float]]
+
+    def silences_s(self) -> dict[str, float]:
+        """The longest time from a kill of each kind to the next acknowledgement of a call begun
+        after it."""
+        answered = sorted((call.begun_at, call.answered_at) for call in self.load.tally.calls)
+        longest: dict[str, float] = {}
+        for kind, at in self.killed_at:
+            after = min((done for begun, done in answered if begun > at), default=at)
+            longest[kind] = max(longest.get(kind, 0.0), round(after - at, 1))
+        return longest
 
 
 def kill_under_load(sidecar: Sidecar, draw: random.Random, seed: int) -> Outcome:
@@ -68,6 +79,7 @@ def kill_under_load(sidecar: Sidecar, draw: random.Random, seed: int) -> Outcome
     load.start()
     kills: Counter[str] = Counter()
     in_flight: list[int] = []
+    killed_at: list[tuple[str, float]] = []
     first = list(KINDS) * KINDS_EACH_MIN
     draw.shuffle(first)
     began_at = time.monotonic()
@@ -78,6 +90,7 @@ def kill_under_load(sidecar: Sidecar, draw: random.Random, seed: int) -> Outcome
         in_flight.append(load.in_flight)
         assert tree.kill(sidecar, KINDS[kind]) >= len(KINDS[kind])
         kills[kind] += 1
+        killed_at.append((kind, time.monotonic()))
         if kind == "whole tree":
             assert sidecar.process is not None
             sidecar.process.wait(10)
@@ -88,7 +101,7 @@ def kill_under_load(sidecar: Sidecar, draw: random.Random, seed: int) -> Outcome
     store = tree.open_store(sidecar)
     found = tree.read(store)
     store.close()
-    return Outcome(load, found, seconds, lag_s, kills, in_flight)
+    return Outcome(load, found, seconds, lag_s, kills, in_flight, killed_at)
 
 
 def test_every_acknowledged_call_is_in_sql_once_whatever_is_killed(sidecars: dict[str, Sidecar]) -> None:
@@ -120,7 +133,7 @@ def judge(sidecar: Sidecar, outcome: Outcome) -> None:
         f"{dict(tally.unknown)}, refused for the moment {dict(tally.refused)}, {tally.checks} checks, {tally.repeats} "
         f"repeats {tally.repeats_called_so} called so, purchases {sum(tally.boosts_tried.values())} tried "
         f"{sum(tally.boosts_made.values())} answered {sum(found.boosts.values())} made; SQL had all "
-        f"{outcome.lag_s:.1f} s after the load"
+        f"{outcome.lag_s:.1f} s after the load; longest until the next acknowledgement {outcome.silences_s()} s"
     )
     assert outcome.seconds >= 30 and sum(kills.values()) >= KILLS_MIN
     assert all(kills[kind] >= KINDS_EACH_MIN for kind in KINDS), kills

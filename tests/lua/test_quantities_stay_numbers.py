@@ -16,7 +16,7 @@ import redis
 from tests.lua.source import FILES, INCLUDES, without_comments
 
 FORBIDDEN = re.compile(r"\btostring\b|\btable\.concat\b|\bcjson\b|\bloadstring\b|\bstring\.gsub\b")
-STRING_CALLS = {"string.sub", "struct.pack", "cmsgpack.pack", "pack_columns", "entity_member"}
+STRING_CALLS = {"string.sub", "string.rep", "struct.pack", "cmsgpack.pack", "pack_columns", "entity_member"}
 """Functions whose result is a string made of no number's text."""
 STRING_NAMES = {"packed"}
 each_file = pytest.mark.parametrize("path", [*FILES, *INCLUDES], ids=lambda path: path.stem)
@@ -39,7 +39,8 @@ def _ends_in_string(text: str) -> bool:
     if text.endswith("'"):
         return True
     if not text.endswith(")"):
-        return re.search(r"(\w+)$", text)[1] in STRING_NAMES  # type: ignore[index]
+        name = re.search(r"(\w+)$", text)
+        return name is not None and name[1] in STRING_NAMES
     depth = 0
     for at in range(len(text) - 1, -1, -1):
         depth += {")": 1, "(": -1}.get(text[at], 0)
