@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .api import billing, catalog, check_track, customers, entities, operate, pages, wire
+from .api import billing, catalog, check_track, customers, entities, fast, operate, pages, wire
 from .api.auth import Keys
-from .api.endpoint import Context
+from .api.endpoint import Context, routing_path
 from .api.metrics import Metrics
 from .catalog.snapshot import CatalogCache
 from .clock import Clock
@@ -29,11 +29,16 @@ from .store.db import Store
 def build(settings: Settings) -> Starlette:
     """The application. Its lifespan connects the stores and ends them again."""
 
+    keys = Keys(settings.secret_keys)
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with running(settings) as context:
             app.state.context = context
+            if settings.fast_path and fast.usable():
+                fast.FastProtocol.service = fast.FastService(context, keys)
             yield
+            fast.FastProtocol.service = None
 
     routes = [
         route
@@ -41,7 +46,7 @@ def build(settings: Settings) -> Starlette:
         for route in module.routes
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})
-    app.add_middleware(Authorized, keys=Keys(settings.secret_keys))
+    app.add_middleware(Authorized, keys=keys)
     return app
 
 
@@ -91,6 +96,7 @@ class Authorized:
             await _refusal(error.status, error.code, error.message)(scope, receive, send)
             return
         scope.setdefault("state", {})["env"] = env
+        scope["path"] = routing_path(scope)
         await self._app(scope, receive, send)
 
 

@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     log_entries_max: int = Field(1_000_000, ge=1_000, description="Log entries not yet in SQL before calls answer 503")
     redis_timeout_ms: int = Field(2_000, ge=10, le=60_000, description="How long a call waits for Redis")
     shutdown_timeout_s: int = Field(10, ge=1, le=300, description="How long a stop waits for calls in flight")
+    fast_path: bool = Field(True, description="Answer check and track without ASGI between where a request is usual")
     persist_free_overage: bool = Field(False, description="Not supported yet: only false")
     currency: str = Field("usd", description="Currency of prices, three letters")
 

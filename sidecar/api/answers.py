@@ -44,9 +44,11 @@ def answer_track(decoded: Decoded, result: Result, catalog: Catalog, version: Ve
     return body
 
 
-def answer_check(decoded: Decoded, result: Result, catalog: Catalog, version: Version) -> dict[str, Any]:
-    """The body of a check: the decision, then the balance of the feature or credit system that it
-    was judged on."""
+def check_head(
+    decoded: Decoded, result: Result, catalog: Catalog, version: Version
+) -> tuple[dict[str, Any], Feature]:
+    """What a check's body says before the balance, and the feature or credit system whose balance
+    that is: the one it was judged on."""
     asked, _ = decoded.spend.features[0]
     shown, required = asked, decoded.amount
     if result.shown:
@@ -60,16 +62,21 @@ def answer_check(decoded: Decoded, result: Result, catalog: Catalog, version: Ve
         body["entity_id"] = decoded.spend.entity_id
     if result.reason:
         body["reason"] = result.reason
+    if version < (2, 0):
+        body["code"], body["feature_id"] = "feature_found", shown.id
+    if result.event_id:
+        body["id" if version < (2, 0) else "event_id"] = result.event_id
+    return body, shown
+
+
+def answer_check(decoded: Decoded, result: Result, catalog: Catalog, version: Version) -> dict[str, Any]:
+    """The body of a check: the decision, then the balance."""
+    body, shown = check_head(decoded, result, catalog, version)
     rows, slots = buckets_of(result, shown.id, bool(decoded.spend.entity_id))
     if version < (2, 0):
-        body.update(code="feature_found", feature_id=shown.id)
-        if result.event_id:
-            body["id"] = result.event_id
         if rows:
             body.update(balance_v12(shown, rows, slots))
         return body
-    if result.event_id:
-        body["event_id"] = result.event_id
     body["balance"] = _balance(shown, result, catalog, decoded, version)
     if version >= (2, 1):
         body["flag"] = flag_v21(shown, rows)

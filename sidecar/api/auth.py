@@ -23,6 +23,10 @@ class Keys:
         self._env = {f"Bearer {key}": "live" if is_live_key(key) else "sandbox" for key in keys}
         self._publishable = {f"Bearer {key}" for key in keys if key.startswith("am_pk")}
 
+    def secret_env(self, authorization: str) -> str | None:
+        """The environment of an accepted secret key, None for anything else."""
+        return None if authorization in self._publishable else self._env.get(authorization)
+
     def authorize(self, authorization: str | None, method: str, path: str) -> str:
         """The environment of the call, "sandbox" or "live". Raises ApiError 401."""
         env = self._env.get(authorization or "")

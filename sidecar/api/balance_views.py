@@ -22,7 +22,7 @@ TYPES_V12 = {"boolean": "static", "credit_system": "single_use"}
 
 def balance_v12(feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | None = None) -> dict[str, Any]:
     """The balance fields of `feature` over `rows`, as a 1.2 check shows them: everything of a 1.2
-    feature but `id`, `type`, `name` and `credit_schema`.
+    feature but `id`, `type` and `name`.
 
     `rows` are the buckets in scope after due resets, expired ones left out. Without `slots` (None)
     it is the customer's view: a per-entity grant counts for all entities. With `slots`, those of
@@ -46,23 +46,22 @@ def balance_v12(feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | N
     if purchasable is not None and not unlimited:
         fields["usage_limit"] = unscale(granted + purchasable, feature.precision)
     fields["breakdown"] = [_entry(feature.precision, row, part) for row, part in zip(rows, parts)]
+    if feature.type == "credit_system":
+        fields["credit_schema"] = [
+            {"feature_id": member, "credit_amount": cost} for member, cost in feature.credit_schema
+        ]
     return fields
 
 
 def feature_v12(feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | None = None) -> dict[str, Any]:
     """The entry of `feature` in a 1.2 customer's or entity's `features`; arguments as
     `balance_v12`."""
-    fields = {
+    return {
         "id": feature.id,
         "type": TYPES_V12.get(feature.type, feature.type),
         "name": feature.name or feature.id,
         **balance_v12(feature, rows, slots),
     }
-    if feature.type == "credit_system":
-        fields["credit_schema"] = [
-            {"feature_id": member, "credit_amount": cost} for member, cost in feature.credit_schema
-        ]
-    return fields
 
 
 def in_view_order(rows: Sequence[Row], for_entity: bool) -> Sequence[Row]:

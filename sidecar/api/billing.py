@@ -8,12 +8,13 @@ from typing import Any, Mapping
 from starlette.routing import Route
 
 from ..billing import attach as billing, customers
-from ..billing.attach import Answer, Terms
-from ..billing.entities import ensure_entity
+from ..billing.attach import Answer, Buyer, Terms
 from ..billing.orders import Order, Quote, sellable_plan
 from ..billing.prices import Line, plain
+from ..billing.steps import CarryOver
 from ..catalog.model import Plan
-from ..errors import ApiError, NotSupported, invalid
+from ..catalog.snapshot import Catalog
+from ..errors import ApiError, NotSupported, invalid, not_found
 from . import fields
 from .catalog_views import item_json, product_json
 from .customers import customer_data
@@ -23,7 +24,7 @@ from .request_data import entity_data_of
 UNBUILT = (
     "free_trial", "reward", "invoice", "new_billing_subscription", "checkout_session_params", "metadata",
     "is_custom", "items", "invoice_only", "billing_cycle_anchor", "enable_product_immediately", "finalize_invoice",
-    "discounts", "carry_over_usages", "carry_over_balances", "plan_schedule", "proration_behavior", "invoice_mode",
+    "discounts", "carry_over_balances", "plan_schedule", "proration_behavior", "invoice_mode",
     "customize", "subscription_id",
 )
 """Known fields of an order that have no effect yet, so may only ask for nothing."""
@@ -33,10 +34,10 @@ OPTION_UNBUILT = ("upcoming_quantity", "adjustable_quantity", "adjustable")
 @endpoint
 async def attach(call: Call) -> Reply | dict[str, Any]:
     """Gives a customer a plan: at once, or when its checkout is paid."""
-    customer_id, order, terms = await _order(call)
-    answer = await billing.attach(call.ctx, customer_id, order, terms)
+    buyer, order, terms = await _order(call)
+    answer = await billing.attach(call.ctx, buyer, order, terms)
     plan = answer.quote.plan
-    shown = {"success": True, "customer_id": customer_id, "product_ids": [plan.id]}
+    shown = {"success": True, "customer_id": buyer.id, "product_ids": [plan.id]}
     if answer.url is not None:
         message = f"{plan.name} will be attached when the checkout is paid"
         return {**shown, "code": "checkout_created", "message": message, "checkout_url": answer.url, "url": answer.url}
@@ -46,8 +47,8 @@ async def attach(call: Call) -> Reply | dict[str, Any]:
 @endpoint
 async def checkout(call: Call) -> Reply | dict[str, Any]:
     """What attaching a plan costs and does, with the address to pay at if it needs a payment."""
-    customer_id, order, terms = await _order(call)
-    return _checkout_v12(call, customer_id, await billing.checkout(call.ctx, customer_id, order, terms))
+    buyer, order, terms = await _order(call)
+    return _checkout_v12(call, buyer.id, await billing.checkout(call.ctx, buyer, order, terms))
 
 
 @endpoint
@@ -55,7 +56,6 @@ async def setup_payment(call: Call) -> Reply | dict[str, Any]:
     """The address of a page that puts a card on file and charges nothing."""
     fields.require_v1(call.version, "setup_payment")
     body = call.fields
-    _no_idempotency_key(call)
     fields.refuse_unbuilt(body, ("checkout_session_params",))
     customer_id = fields.identifier(body, "customer_id")
     terms = Terms(call.base_url, fields.web_url(body, "success_url"))
@@ -75,30 +75,24 @@ async def billing_portal(call: Call) -> Reply | dict[str, Any]:
     raise NotSupported("billing_portal")
 
 
-async def _order(call: Call) -> tuple[str, Order, Terms]:
-    """The order in a body, its customer made if need be. Nothing is written for a wrong body."""
+async def _order(call: Call) -> tuple[Buyer, Order, Terms]:
+    """The order in a body. Raises ApiError 4xx."""
     fields.require_v1(call.version, "attach and checkout")
     body = call.fields
-    _no_idempotency_key(call)
     fields.refuse_unbuilt(body, UNBUILT)
     customer_id = fields.identifier(body, "customer_id")
     plan_id = _product_id(body)
     entity_id = fields.optional_id(body, "entity_id") or ""
     force_checkout = fields.flag(body, "force_checkout") or False
-    fields.flag(body, "setup_payment")  # a plan with a price collects a card whether it is asked to or not
-    terms = Terms(call.base_url, fields.web_url(body, "success_url"), force_checkout)
+    setup_payment = fields.flag(body, "setup_payment") or False
+    terms = Terms(call.base_url, fields.web_url(body, "success_url"), force_checkout, setup_payment)
     data = customer_data(body.get("customer_data"), call.ctx, "customer_data.")
     entity = entity_data_of(body)
     catalog = await call.ctx.catalog.refresh()
     plan = sellable_plan(catalog, plan_id)
     _check_version(body, plan)
-    order = Order(plan.uid, _quantities(body, plan), entity_id)
-    if body.get("setup_payment") and not plan.is_paid:
-        raise NotSupported("setup_payment", f"plan {plan.id!r} has no price, so it needs no card")
-    await customers.get_or_create(call.ctx, customer_id, data)
-    if entity is not None:
-        await ensure_entity(call.ctx, customer_id, entity)
-    return customer_id, order, terms
+    order = Order(plan.uid, _quantities(body, plan), entity_id, _carry_over(body, catalog))
+    return Buyer(customer_id, data, entity), order, terms
 
 
 def _product_id(body: Mapping[str, Any]) -> str:
@@ -149,13 +143,30 @@ def _quantities(body: Mapping[str, Any], plan: Plan) -> dict[str, Decimal]:
     return quantities
 
 
+def _carry_over(body: Mapping[str, Any], catalog: Catalog) -> CarryOver | None:
+    """What the call says of usage at a switch; None if nothing. Raises ApiError 400 or 404."""
+    given = body.get("carry_over_usages")
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise invalid("carry_over_usages", "must be an object")
+    enabled = fields.flag(given, "enabled", "carry_over_usages.")
+    if enabled is None:
+        raise invalid("carry_over_usages.enabled", "is required")
+    ids = given.get("feature_ids")
+    if ids is None:
+        return CarryOver(enabled)
+    if not isinstance(ids, list):
+        raise invalid("carry_over_usages.feature_ids", "must be a list of ids")
+    named = [fields.checked_id(each, f"carry_over_usages.feature_ids[{index}]") for index, each in enumerate(ids)]
+    for feature_id in named:
+        if feature_id not in catalog.features:
+            raise not_found("feature", feature_id)
+    return CarryOver(enabled, frozenset(named))
+
+
 def _wrong_options(message: str) -> ApiError:
     return ApiError(400, "invalid_options", message)
-
-
-def _no_idempotency_key(call: Call) -> None:
-    if call.headers.get("idempotency-key"):
-        raise NotSupported("Idempotency-Key", "is supported on check and track only, for now")
 
 
 def _code(quote: Quote) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Callable, Mapping
 
+from sqlalchemy import Connection
 from starlette.routing import Route
 
 from ..billing.change import plan_rows
 from ..billing.customers import ensure_customer, get_or_create
-from ..billing.entities import ensure_entity
+from ..billing.entities import ensure_entity, entity_feature, open_entity_row
 from ..catalog.snapshot import Catalog
 from ..engine import spend
 from ..engine.errors import PartitionRefused, ReplyLost, StoreUnavailable
@@ -18,7 +20,7 @@ from ..errors import ApiError, NotSupported, invalid, not_found
 from ..store import customers
 from . import fields
 from .answers import answer_check, answer_track
-from .decode import UNBUILT_CHECK, Decoded, decode_check, decode_track, product_of
+from .decode import Decoded, check_fields, decode_check, decode_track, product_of
 from .endpoint import Call, Context, Reply, endpoint
 from .request_data import customer_data_of, entity_data_of
 
@@ -45,6 +47,8 @@ async def run(ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: 
                 raise not_found("customer", call.customer_id) from None
             if call.entity_id and entity is None:  # refused anyway, so nobody is made
                 raise not_found("entity", call.entity_id) from None
+            if call.entity_id and entity is not None:
+                entity_feature(await ctx.catalog.refresh(), entity.feature_id)
             await ensure_customer(ctx, call.customer_id, customer_data)
         except spend.EntityMissing:
             if version >= CREATES_BELOW or entity is None or made_entity:
@@ -56,12 +60,17 @@ async def run(ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: 
         except (StoreUnavailable, PartitionRefused) as problem:
             raise ApiError(503, "unavailable", f"not decided, nothing changed: {problem}", {"Retry-After": "1"}) from problem
         except ReplyLost as problem:
-            if call.changes_nothing:
-                raise ApiError(503, "unavailable", f"not decided: {problem}", {"Retry-After": "1"}) from problem
-            raise ApiError(
-                504, "outcome_unknown",
-                f"it may have been applied: {problem}. Repeat it with an idempotency_key to make this safe",
-            ) from problem
+            raise lost(problem, call) from problem
+
+
+def lost(problem: ReplyLost, call: Spend) -> ApiError:
+    """The error of a call whose reply did not come."""
+    if call.changes_nothing:
+        return ApiError(503, "unavailable", f"not decided: {problem}", {"Retry-After": "1"})
+    return ApiError(
+        504, "outcome_unknown",
+        f"it may have been applied: {problem}. Repeat it with an idempotency_key to make this safe",
+    )
 
 
 def refused(refusal: Refused, call: Spend) -> ApiError:
@@ -83,7 +92,7 @@ def refused(refusal: Refused, call: Spend) -> ApiError:
     return ApiError(400, "insufficient_balance", f"value: the balance of {feature.id!r} does not cover it; nothing was applied")
 
 
-@endpoint
+@partial(endpoint, keyed=True)
 async def track(call: Call) -> Reply:
     """Takes usage off a customer's balance."""
     ctx, body = call.ctx, call.fields
@@ -93,20 +102,16 @@ async def track(call: Call) -> Reply:
     if timestamp is not None and timestamp > await ctx.clock.now_ms() + CLOCK_SKEW_MS:
         raise invalid("timestamp", "is in the future")
     require_built(call.version)
-    outcome = "refused"
     try:
         refuse_when_full(ctx)
         result = await run(ctx, decoded, body, call.version)
-        outcome = "replayed" if result.replayed else "applied"
     except ApiError as error:
-        ctx.metrics.decisions.labels("track", "refused", error.code).inc()
+        ctx.metrics.refused("track", error.code)
         raise
-    ctx.metrics.decisions.labels("track", outcome, "").inc()
-    ctx.metrics.latency.labels("track").observe(time.perf_counter() - started)
-    return Reply(answer_track(decoded, result, ctx.catalog.current, call.version), 202 if decoded.asynchronous else 200, _headers(result))
+    return track_reply(ctx, decoded, result, call.version, started)
 
 
-@endpoint
+@partial(endpoint, keyed=True)
 async def check(call: Call) -> Reply:
     """Tells whether a customer may use so much of a feature, and with `send_event` takes it off."""
     ctx, body = call.ctx, call.fields
@@ -121,33 +126,63 @@ async def check(call: Call) -> Reply:
             refuse_when_full(ctx)
         result = await run(ctx, decoded, body, call.version)
     except ApiError as error:
-        ctx.metrics.decisions.labels("check", "refused", error.code).inc()
+        ctx.metrics.refused("check", error.code)
         raise
-    answer = answer_check(decoded, result, ctx.catalog.current, call.version)
-    ctx.metrics.decisions.labels("check", "allowed" if result.allowed else "denied", result.reason).inc()
-    ctx.metrics.latency.labels("check").observe(time.perf_counter() - started)
-    return Reply(answer, 200, _headers(result))
+    return check_reply(ctx, decoded, result, call.version, started)
+
+
+def track_reply(ctx: Context, decoded: Decoded, result: Result, version: tuple[int, int], started: float) -> Reply:
+    """The answer of a track that was applied, counted; `started` by `time.perf_counter`."""
+    reply = Reply(
+        answer_track(decoded, result, ctx.catalog.current, version), 202 if decoded.asynchronous else 200, _headers(result)
+    )
+    ctx.metrics.decided("track", "replayed" if result.replayed else "applied", "", time.perf_counter() - started)
+    return reply
+
+
+def check_reply(ctx: Context, decoded: Decoded, result: Result, version: tuple[int, int], started: float) -> Reply:
+    """The answer of a check that was decided, counted; `started` by `time.perf_counter`."""
+    reply = Reply(answer_check(decoded, result, ctx.catalog.current, version), 200, _headers(result))
+    count_check(ctx, result, started)
+    return reply
+
+
+def count_check(ctx: Context, result: Result, started: float) -> None:
+    """Counts a decision."""
+    ctx.metrics.decided("check", "allowed" if result.allowed else "denied", result.reason, time.perf_counter() - started)
 
 
 async def _check_product(call: Call, product_id: str) -> dict[str, Any]:
     """Whether the customer (with `entity_id`, that entity) holds a plan now."""
     ctx, body = call.ctx, call.fields
-    fields.refuse_unbuilt(body, UNBUILT_CHECK)
-    customer_id = fields.identifier(body, "customer_id")
-    entity_id = fields.optional_id(body, "entity_id")
+    asked = check_fields(body, call.headers.get("idempotency-key"))
+    customer_id, customer_data, entity = asked.customer_id, customer_data_of(body, ctx), entity_data_of(body)
     if product_id not in ctx.catalog.current.plans and product_id not in (await ctx.catalog.refresh()).plans:
         raise not_found("product", product_id)
     customer = await ctx.store.read(customers.by_id, customer_id)
     if customer is None and call.version >= CREATES_BELOW:
         raise not_found("customer", customer_id)
     if customer is None:
-        customer = await get_or_create(ctx, customer_id, customer_data_of(body))
-    held = await ctx.store.read(plan_rows, [customer.cid])
-    statuses = [row["status"] for row in held if row["plan_id"] == product_id and row["entity_id"] == entity_id]
+        if asked.entity_id and entity is None:  # refused anyway, so nobody is made
+            raise not_found("entity", asked.entity_id)
+        if entity is not None:
+            entity_feature(ctx.catalog.current, entity.feature_id)
+        customer = await get_or_create(ctx, customer_id, customer_data)
+    if entity is not None and call.version < CREATES_BELOW:
+        await ensure_entity(ctx, customer_id, entity)
+    held = await ctx.store.read(_plans_of, customer.cid, asked.entity_id)
+    statuses = [row["status"] for row in held if row["plan_id"] == product_id]
     answer: dict[str, Any] = {"allowed": bool(statuses), "customer_id": customer_id, "product_id": product_id}
     if call.version >= (2, 0):
         return {**answer, "balance": None, "flag": None}
     return {**answer, "code": "product_found", **({"status": statuses[0]} if statuses else {})}
+
+
+def _plans_of(conn: Connection, cid: int, entity_id: str) -> list[Mapping[str, Any]]:
+    """The plans of a customer itself, or of one of its entities. Raises ApiError 404."""
+    if entity_id:
+        open_entity_row(conn, cid, entity_id)
+    return [row for row in plan_rows(conn, [cid]) if (row["entity_id"] or "") == entity_id]
 
 
 def require_built(version: tuple[int, int]) -> None:
@@ -179,11 +214,10 @@ def _headers(result: Result) -> dict[str, str]:
     return {"Idempotency-Replayed": "true"} if result.replayed else {}
 
 
+CHECK_PATHS = ("/v1/check", "/v1/entitled", "/v1/balances.check")
+TRACK_PATHS = ("/v1/track", "/v1/events", "/v1/balances.track")
 routes = [
     Route(path, handler, methods=["POST"])
-    for handler, paths in (
-        (check, ("/v1/check", "/v1/entitled", "/v1/balances.check")),
-        (track, ("/v1/track", "/v1/events", "/v1/balances.track")),
-    )
+    for handler, paths in ((check, CHECK_PATHS), (track, TRACK_PATHS))
     for path in paths
 ]

@@ -6,16 +6,19 @@ endpoint. Errors become `{"message", "code", "env"}` here and nowhere else.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping
+from urllib.parse import unquote
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError as PoolTimeout
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from ..engine.errors import PartitionRefused, ReplyLost, StoreUnavailable
-from ..errors import ApiError, invalid
+from ..errors import ApiError, NotSupported, invalid
 from . import wire
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 log = structlog.get_logger()
+
+SLASH_MARK = "\x1f"
+"""Stands for an encoded slash while a route is looked for; no id holds a control character."""
 
 
 @dataclass
@@ -76,40 +82,61 @@ class Call:
 Handler = Callable[[Call], Awaitable[Reply | dict[str, Any] | list[Any]]]
 
 
-def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """The Starlette endpoint of a handler: decodes, calls, encodes, and answers every failure."""
+def endpoint(handler: Handler, keyed: bool = False) -> Callable[[Request], Awaitable[Response]]:
+    """The Starlette endpoint of a handler: decodes, calls, encodes, and answers every failure. One
+    that is not `keyed` refuses an Idempotency-Key: a caller who sends it counts on its effect."""
 
     async def respond(request: Request) -> Response:
-        accept = request.headers.get("accept", wire.JSON)
         env = getattr(request.state, "env", "sandbox")
-        try:
+
+        async def called() -> Reply | dict[str, Any] | list[Any]:
             call = await _decode(request, env)
-            reply = await handler(call)
-            if not isinstance(reply, Reply):
-                reply = Reply(reply)
-        except ApiError as error:
-            body = {"message": error.message, "code": error.code, "env": env}
-            reply = Reply(body, error.status, error.headers)
-        except (StoreUnavailable, PartitionRefused) as problem:
-            body = {"message": f"not done, nothing changed: {problem}", "code": "unavailable", "env": env}
-            reply = Reply(body, 503, {"Retry-After": "1"})
-        except ReplyLost as problem:
-            body = {"message": f"it may have been done: {problem}", "code": "outcome_unknown", "env": env}
-            reply = Reply(body, 504)
-        except (OperationalError, InterfaceError, PoolTimeout) as problem:
-            reply = _sql_away(problem, request.method, env)
-        except ClientDisconnect:
-            raise
-        except Exception:
-            log.exception("request_failed", path=request.url.path)
-            body = {"message": "internal error; the server's log has the details", "code": "internal_error", "env": env}
-            reply = Reply(body, 500)
-        data, content_type = wire.encode(reply.body, accept)
+            if not keyed and request.method != "GET" and call.headers.get("idempotency-key"):
+                raise NotSupported("Idempotency-Key", "is supported on check and track only, for now")
+            return await handler(call)
+
+        reply = await answered(called(), request.method, request.url.path, env)
+        data, content_type = wire.encode(reply.body, request.headers.get("accept", wire.JSON))
         return Response(data, reply.status, reply.headers, content_type)
 
+    respond.handler = handler  # type: ignore[attr-defined]
     respond.__name__ = handler.__name__
     respond.__doc__ = handler.__doc__
     return respond
+
+
+async def answered(
+    work: Awaitable[Reply | dict[str, Any] | list[Any]], method: str, path: str, env: str
+) -> Reply:
+    """The reply of a handler, or of whatever it raised."""
+    try:
+        reply = await work
+        return reply if isinstance(reply, Reply) else Reply(reply)
+    except ApiError as error:
+        return error_reply(error, env)
+    except (StoreUnavailable, PartitionRefused) as problem:
+        body = {"message": f"not done, nothing changed: {problem}", "code": "unavailable", "env": env}
+        return Reply(body, 503, {"Retry-After": "1"})
+    except ReplyLost as problem:
+        return Reply({"message": f"it may have been done: {problem}", "code": "outcome_unknown", "env": env}, 504)
+    except (OperationalError, InterfaceError, PoolTimeout) as problem:
+        return _sql_away(problem, method, env)
+    except ClientDisconnect:
+        raise
+    except Exception:
+        log.exception("request_failed", path=path)
+        return internal_error(env)
+
+
+def error_reply(error: ApiError, env: str) -> Reply:
+    """The answer that an error stands for."""
+    return Reply({"message": error.message, "code": error.code, "env": env}, error.status, error.headers)
+
+
+def internal_error(env: str) -> Reply:
+    """The answer to a fault of ours."""
+    message = "internal error; the server's log has the details"
+    return Reply({"message": message, "code": "internal_error", "env": env}, 500)
 
 
 def _sql_away(problem: SQLAlchemyError, method: str, env: str) -> Reply:
@@ -122,13 +149,22 @@ def _sql_away(problem: SQLAlchemyError, method: str, env: str) -> Reply:
     return Reply(body, 503, {"Retry-After": "1"})
 
 
+def routing_path(scope: Scope) -> str:
+    """The path to find a route by: decoded, but for a slash that a caller encoded, which is part of
+    an id and does not divide the path."""
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%2f" not in raw.lower():
+        return str(scope["path"])
+    return unquote(re.sub(b"%2[fF]", SLASH_MARK.encode(), raw).decode("ascii"))
+
+
 async def _decode(request: Request, env: str) -> Call:
     version = wire.version_of(request.headers.get("x-api-version"))
     data = await read_body(request)
     return Call(
         ctx=request.app.state.context,
         body=wire.decode(data, request.headers.get("content-type", wire.JSON)),
-        path=request.path_params,
+        path={name: value.replace(SLASH_MARK, "/") for name, value in request.path_params.items()},
         query=request.query_params,
         headers=request.headers,
         version=version,

@@ -60,11 +60,11 @@ def email(fields: Mapping[str, Any], name: str = "email", path: str = "") -> str
     return value
 
 
-def flag(fields: Mapping[str, Any], name: str) -> bool | None:
+def flag(fields: Mapping[str, Any], name: str, path: str = "") -> bool | None:
     """An optional boolean."""
     value = fields.get(name)
     if value is not None and not isinstance(value, bool):
-        raise invalid(name, "must be true or false")
+        raise invalid(path + name, "must be true or false")
     return value
 
 

@@ -51,6 +51,27 @@ class Metrics:
             registry=self.registry, multiprocess_mode="sum",
         )
 
+        self._outcomes: dict[tuple[str, str, str], Counter] = {}
+        self._latencies: dict[str, Histogram] = {}
+
+    def decided(self, verb: str, outcome: str, reason: str, seconds: float) -> None:
+        """Counts an answer and what it took."""
+        self._outcome(verb, outcome, reason).inc()
+        latency = self._latencies.get(verb)
+        if latency is None:
+            latency = self._latencies[verb] = self.latency.labels(verb)
+        latency.observe(seconds)
+
+    def refused(self, verb: str, code: str) -> None:
+        """Counts a call that got an error."""
+        self._outcome(verb, "refused", code).inc()
+
+    def _outcome(self, *labels: str) -> Counter:
+        found = self._outcomes.get(labels)  # type: ignore[arg-type]
+        if found is None:
+            found = self._outcomes[labels] = self.decisions.labels(*labels)  # type: ignore[index]
+        return found
+
     def text(self) -> bytes:
         """The exposition format."""
         if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):

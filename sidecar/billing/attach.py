@@ -8,6 +8,7 @@ before the caller is answered.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ from ..catalog.snapshot import Catalog
 from ..store.customers import Customer
 from ..store.tables import checkouts
 from .change import Change, read_holdings
+from .customers import CustomerData, create, get_or_create
 from .decide import decide
-from .entities import open_entity_row
+from .entities import NewEntity, ensure_entity, entity_feature, open_entity_row
 from .orders import Order, Quote, quote
 from .projection import project
 from .provider import PaymentProvider
@@ -33,6 +35,16 @@ OPEN = "open"
 
 provider: PaymentProvider = SandboxProvider()
 """Where buyers pay; the sandbox is the only one for now."""
+
+
+@dataclass(frozen=True)
+class Buyer:
+    """Whom an order is for: a customer, made on the way if there is none of that id, and with
+    `entity` one of its entities, likewise."""
+
+    id: str
+    data: CustomerData = CustomerData()
+    entity: NewEntity | None = None
 
 
 @dataclass(frozen=True)
@@ -55,16 +67,17 @@ class Answer:
     url: str | None
 
 
-async def attach(ctx: Context, customer_id: str, order: Order, terms: Terms) -> Answer:
+async def attach(ctx: Context, buyer: Buyer, order: Order, terms: Terms) -> Answer:
     """Applies an order, or opens a checkout for it if it needs a payment that cannot be taken
-    now. Raises ApiError as `orders.quote` does, and 404 for an unknown customer or entity."""
-    return await _place(ctx, customer_id, order, terms, True)
+    now. Raises ApiError as `orders.quote` does, and 404 for an unknown entity; then nobody has been
+    made."""
+    return await _place(ctx, buyer, order, terms, True)
 
 
-async def checkout(ctx: Context, customer_id: str, order: Order, terms: Terms) -> Answer:
+async def checkout(ctx: Context, buyer: Buyer, order: Order, terms: Terms) -> Answer:
     """Quotes an order, and opens a checkout for it if it needs a payment that cannot be taken
     now; never applies it. Raises ApiError as `attach`."""
-    return await _place(ctx, customer_id, order, terms, False)
+    return await _place(ctx, buyer, order, terms, False)
 
 
 async def setup_payment(ctx: Context, customer_id: str, terms: Terms) -> str:
@@ -111,21 +124,38 @@ def carry_out(change: Change, what: Quote) -> None:
     change.commit_step()
 
 
-async def _place(ctx: Context, customer_id: str, order: Order, terms: Terms, apply: bool) -> Answer:
-    currency = ctx.settings.currency
+class _Rehearsed(Exception):
+    """Ends a transaction that was only to see whether it would go through."""
+
+
+async def _place(ctx: Context, buyer: Buyer, order: Order, terms: Terms, apply: bool) -> Answer:
+    currency, p = ctx.settings.currency, ctx.engine.partition_of(buyer.id)
+
+    def rehearse(conn: Connection, catalog: Catalog, now_ms: int) -> None:
+        assert buyer.entity is not None
+        entity_feature(catalog, buyer.entity.feature_id)
+        customer, _ = create(conn, catalog, now_ms, p, buyer.id, buyer.data)
+        quote(catalog, read_holdings(conn, catalog, customer.cid), order, now_ms)
+        raise _Rehearsed
 
     def write(conn: Connection, catalog: Catalog, now_ms: int) -> tuple[Answer, bool]:
-        change = Change.of(conn, catalog, now_ms, customer_id)
+        _, made = create(conn, catalog, now_ms, p, buyer.id, buyer.data)
+        change = Change.of(conn, catalog, now_ms, buyer.id)
         what = quote_for(conn, catalog, change.customer, order, now_ms)
         if needs_page(change.customer, what, terms):
-            return Answer(what, open_checkout(conn, change.customer, now_ms, order, terms)), False
+            return Answer(what, open_checkout(conn, change.customer, now_ms, order, terms)), made
         if apply:
             if what.total:
                 provider.charge(conn, change.customer, what.total, currency)
             carry_out(change, what)
-        return Answer(what, None), apply
+        return Answer(what, None), made or apply
 
-    answer, applied = await decide(ctx, write)
-    if applied:
-        await project(ctx, customer_id)
+    if buyer.entity is not None:  # a script opens it, in a step of its own: first see that the order can follow
+        with suppress(_Rehearsed):
+            await decide(ctx, rehearse)
+        await get_or_create(ctx, buyer.id, buyer.data)
+        await ensure_entity(ctx, buyer.id, buyer.entity)
+    answer, changed = await decide(ctx, write)
+    if changed:
+        await project(ctx, buyer.id)
     return answer

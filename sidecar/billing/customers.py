@@ -46,9 +46,9 @@ async def get_or_create(ctx: Context, customer_id: str, data: CustomerData | Non
     if existing is not None:
         return existing
     p = partition_of(customer_id, ctx.settings.partitions)
-    made = await decide(ctx, create, p, customer_id, data or CustomerData())
+    customer, _ = await decide(ctx, create, p, customer_id, data or CustomerData())
     await project(ctx, customer_id)
-    return made
+    return customer
 
 
 async def ensure_customer(ctx: Context, customer_id: str, data: CustomerData | None = None) -> None:
@@ -81,8 +81,9 @@ async def find(ctx: Context, customer_id: str) -> Customer:
 
 def create(
     conn: Connection, catalog: Catalog, now_ms: int, p: int, customer_id: str, data: CustomerData
-) -> Customer:
-    """Makes the customer with its default plans unless there is one of that id."""
+) -> tuple[Customer, bool]:
+    """The customer of that id, made with its default plans unless there is one, and whether this
+    made it."""
     customer, made = customers.create(
         conn, customer_id, p, now_ms, metadata=dict(data.metadata),
         **{name: getattr(data, name) for name in DATA_COLUMNS},
@@ -93,7 +94,7 @@ def create(
             if not plan.is_paid:  # a price needs a card, which a new customer does not have
                 change.enable(plan, {})
         change.commit_step()
-    return customer
+    return customer, made
 
 
 def _update(conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, data: CustomerData) -> Customer:

@@ -16,7 +16,6 @@ from sqlalchemy import Connection, delete, select, update
 from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
 from ..errors import ApiError, invalid, not_found
-from ..store import customers
 from ..store.tables import entities
 from . import steps
 from .change import Change
@@ -45,15 +44,15 @@ async def create_entities(ctx: Context, customer_id: str, new: Sequence[NewEntit
     entities, 409 `entity_already_exists`, 400 `usage_limit_exceeded` when the feature's balance
     has no room for them."""
     catalog = await ctx.catalog.refresh()
-    features = [_entity_feature(catalog, entity.feature_id) for entity in new]
+    features = [entity_feature(catalog, entity.feature_id) for entity in new]
     now_ms = await ctx.clock.now_ms()
-    versions = await _opened(ctx, catalog, now_ms, customer_id, new, features)
-    refused = await _refused(ctx, customer_id, new, versions)
+    cid, versions = await _opened(ctx, catalog, now_ms, customer_id, new, features)
+    refused = await _refused(ctx, customer_id, cid, new, versions)
     if not refused:
-        await ctx.store.write(_settle, customer_id, [entity.id for entity in new], [])
+        await ctx.store.write(_settle, cid, [entity.id for entity in new], [])
         return
     opened = [entity.id for entity in new if entity.id not in refused]
-    await ctx.store.write(_settle, customer_id, [], list(refused))
+    await ctx.store.write(_settle, cid, [], list(refused))
     if opened:
         await ctx.store.write(_close, catalog, now_ms, customer_id, opened)
         await project(ctx, customer_id)
@@ -97,7 +96,9 @@ def open_entity_rows(conn: Connection, cid: int) -> list[Mapping[str, Any]]:
     ).mappings())
 
 
-def _entity_feature(catalog: Catalog, feature_id: str) -> Feature:
+def entity_feature(catalog: Catalog, feature_id: str) -> Feature:
+    """The feature that an entity is to be of. Raises ApiError 404 `feature_not_found`, and 400 for
+    one that has no entities."""
     feature = catalog.features.get(feature_id)
     if feature is None:
         raise not_found("feature", feature_id)
@@ -109,12 +110,12 @@ def _entity_feature(catalog: Catalog, feature_id: str) -> Feature:
 async def _opened(
     ctx: Context, catalog: Catalog, now_ms: int, customer_id: str, new: Sequence[NewEntity],
     features: Sequence[Feature],
-) -> list[int]:
+) -> tuple[int, list[int]]:
     """As `_open`; an id whose closing the sync worker has yet to apply is waited for."""
     for _ in range(CLOSING_WAITS_MAX):
-        versions = await ctx.store.write(_open, catalog, now_ms, customer_id, new, features)
-        if versions is not None:
-            return versions
+        written = await ctx.store.write(_open, catalog, now_ms, customer_id, new, features)
+        if written is not None:
+            return written
         await asyncio.sleep(CLOSING_WAIT_S)
     raise ApiError(409, "entity_already_exists", "id: an entity of that id is still being closed; try again later")
 
@@ -122,9 +123,9 @@ async def _opened(
 def _open(
     conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, new: Sequence[NewEntity],
     features: Sequence[Feature],
-) -> list[int] | None:
-    """Writes pending rows and one step per entity; returns the steps' versions, or None with
-    nothing written while an entity of one of the ids is closing."""
+) -> tuple[int, list[int]] | None:
+    """Writes pending rows and one step per entity; returns the customer's internal id and the
+    steps' versions, or None with nothing written while an entity of one of the ids is closing."""
     change = Change.of(conn, catalog, now_ms, customer_id)
     taken: dict[str, str] = {row.id: row.status for row in conn.execute(
         select(entities.c.id, entities.c.status)
@@ -142,38 +143,39 @@ def _open(
         ))
         change.ops.append(steps.open_entity(entity.id, feature))
         versions.append(change.commit_step())
-    return versions
+    return change.cid, versions
 
 
-async def _refused(ctx: Context, customer_id: str, new: Sequence[NewEntity], versions: Sequence[int]) -> set[str]:
+async def _refused(
+    ctx: Context, customer_id: str, cid: int, new: Sequence[NewEntity], versions: Sequence[int]
+) -> set[str]:
     """The ids that the script refused. A step that another caller projected for us has no outcome
-    here; then the live state tells."""
-    outcomes = {outcome.version: outcome for outcome in await project(ctx, customer_id)}
+    here; then the live state tells. Raises ApiError 404 if the customer was deleted meanwhile."""
+    outcomes = {outcome.version: outcome for outcome in await project(ctx, customer_id, cid)}
     by_version = dict(zip(versions, new))
     refused = {entity.id for version, entity in by_version.items() if version in outcomes and outcomes[version].refused}
     unknown = [entity.id for version, entity in by_version.items() if version not in outcomes]
     if unknown:
         state = await ctx.engine.view(customer_id)
-        open_ids = set(state.entity_features) if state is not None else set()
+        if state is None or state.cid != cid:  # another one of that name may be there by now
+            raise not_found("customer", customer_id)
+        open_ids = set(state.entity_features)
         refused.update(entity_id for entity_id in unknown if entity_id not in open_ids)
     return refused
 
 
-def _settle(conn: Connection, customer_id: str, opened: Sequence[str], refused: Sequence[str]) -> None:
+def _settle(conn: Connection, cid: int, opened: Sequence[str], refused: Sequence[str]) -> None:
     """Writes what the script answered, unless the worker was here first."""
-    customer = customers.by_id(conn, customer_id)
-    if customer is None:
-        return
     if opened:
         conn.execute(
             update(entities)
-            .where(entities.c.cid == customer.cid, entities.c.id.in_(opened), entities.c.status == PENDING)
+            .where(entities.c.cid == cid, entities.c.id.in_(opened), entities.c.status == PENDING)
             .values(status=ACTIVE)
         )
     if refused:
         conn.execute(
             delete(entities)
-            .where(entities.c.cid == customer.cid, entities.c.id.in_(refused), entities.c.status == PENDING)
+            .where(entities.c.cid == cid, entities.c.id.in_(refused), entities.c.status == PENDING)
         )
 
 

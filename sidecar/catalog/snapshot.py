@@ -10,7 +10,7 @@ import asyncio
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Iterable, Mapping, NamedTuple
+from typing import Any, Iterable, Mapping, NamedTuple
 
 import structlog
 from sqlalchemy import Connection
@@ -74,6 +74,17 @@ class Catalog:
                     n, d = fraction(cost, system.precision, member.precision)
                     systems[member_id] = (*systems.get(member_id, ()), System(system.id, n, d))
         return systems
+
+    @cached_property
+    def call_plans(self) -> dict[tuple[str, ...], Any]:
+        """What the engine worked out about calls of these features, kept with the catalog it was
+        worked out from."""
+        return {}
+
+    @cached_property
+    def answer_templates(self) -> dict[tuple[str, bytes], Any]:
+        """Beginnings of answers about buckets, kept with the catalog they were made from."""
+        return {}
 
     @cached_property
     def features_of_event(self) -> Mapping[str, tuple[str, ...]]:

@@ -74,12 +74,13 @@ class Connection(asyncio.Protocol):
         return future
 
     def run_script(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...], done: Done) -> None:
-        """Runs a script. Should Redis have forgotten it, nothing has run: it is loaded and run."""
+        """Runs a script. Should Redis have forgotten it, nothing has run: it is loaded and run, by
+        its text, so that someone who empties the script cache just then does no harm."""
 
         def check(reply: Any) -> None:
             if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
                 self.send(("SCRIPT", "LOAD", script.source), _ignore)
-                self.send(("EVALSHA", script.sha, len(keys), *keys, *args), done)
+                self.send(("EVAL", script.source, len(keys), *keys, *args), done)
             else:
                 done(reply)
 

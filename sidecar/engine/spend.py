@@ -5,8 +5,8 @@ looking a key up in SQL). This module knows nothing of HTTP or API versions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import msgpack
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 ATTEMPTS_MAX = 20
 ASKED_MAX = 3
 """Look-ups of a key in SQL before the partition itself is looked at."""
+
+
+FINAL = frozenset((b"CONFLICT", b"FULL", b"REFUSED", b"RANGE", b"SLOTS"))
+"""Codes of refusals that nothing done first would change."""
 
 
 class CustomerMissing(Exception):
@@ -44,7 +48,7 @@ class Refused(Exception):
         self.feature = feature
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would treble what making one costs
 class Spend:
     """One decoded check or track. Amounts are scaled by their feature's precision; `mode` is cap,
     reject or overflow for track and 'send' or '' for check."""
@@ -64,7 +68,7 @@ class Spend:
         return self.script is scripts.CHECK and self.mode != "send"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
     """A script's answer. `fields` names the features of `blobs`: packed buckets, b"" where nothing
     is held; `entity_blobs` those of the calling entity, or lists of the entities' own."""
@@ -85,38 +89,103 @@ class Result:
     required: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Plan:
-    """The features a call touches, each once, and where the call's features find theirs."""
+    """What a call of certain features says to a script beside its amounts: `fields` the features
+    it touches, each once; `spec` each feature's place among them and its credit systems'."""
 
-    fields: list[str] = field(default_factory=list)
-    spec: list[Any] = field(default_factory=list)
+    fields: tuple[str, ...]
+    spec: tuple[tuple[str, int, tuple[Any, ...]], ...]
+    bucket_fields: tuple[str, ...]
+    attached_fields: tuple[str, ...]
 
-    def index(self, feature_id: str) -> int:
-        if feature_id not in self.fields:
-            self.fields.append(feature_id)
-        return self.fields.index(feature_id) + 1
+
+def _plan(features: tuple[str, ...], catalog: Catalog) -> _Plan:
+    """The plan of these features, worked out once for each catalog."""
+    known: _Plan | None = catalog.call_plans.get(features)
+    if known is not None:
+        return known
+    touched: dict[str, int] = {}
+    spec = []
+    for feature_id in features:
+        at = touched.setdefault(feature_id, len(touched) + 1)
+        systems: list[Any] = []
+        for system in catalog.systems_of.get(feature_id, ()):
+            systems += [touched.setdefault(system.feature_id, len(touched) + 1), system.n, system.d]
+        spec.append((feature_id, at, (len(systems) // 3, *systems)))
+    fields = tuple(touched)
+    plan = _Plan(
+        fields, tuple(spec), ("h", *(f"b:{name}" for name in fields)), tuple(f"a:{name}" for name in fields)
+    )
+    catalog.call_plans[features] = plan
+    return plan
 
 
 def arguments(call: Spend, catalog: Catalog, settings: Any, looked_up: str) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """The script's own arguments (after generation and run_id) and the features they touch."""
-    plan = _Plan()
-    for feature, amount in call.features:
-        systems = catalog.systems_of.get(feature.id, ())
-        plan.spec += [feature.id, plan.index(feature.id), amount, len(systems)]
-        for system in systems:
-            plan.spec += [plan.index(system.feature_id), system.n, system.d]
-    fields: list[Any] = ["h", *(f"b:{name}" for name in plan.fields)]
+    plan = _plan(tuple([feature.id for feature, _ in call.features]), catalog)
+    spec: list[Any] = []
+    for (feature_id, at, systems), (_, amount) in zip(plan.spec, call.features):
+        spec += (feature_id, at, amount, *systems)
     if call.entity_id:
-        fields.append(f"e:{call.entity_id}")
-        fields += [f"x:{name}\0{call.entity_id}" for name in plan.fields]
+        rest: tuple[str, ...] = (
+            f"e:{call.entity_id}", *(f"x:{name}\0{call.entity_id}" for name in plan.fields)
+        )
     else:
-        fields += [f"a:{name}" for name in plan.fields]
+        rest = plan.attached_fields
     mode = call.mode if call.script is scripts.TRACK else ("1" if call.mode == "send" else "0")
     return (
         mode, call.entity_id, call.info, call.fingerprint, settings.idempotency_ttl_s * 1000, looked_up,
-        settings.idempotency_bytes_max // settings.partitions, len(plan.fields), *fields, len(call.features), *plan.spec,
-    ), tuple(plan.fields)
+        settings.idempotency_bytes_max // settings.partitions, len(plan.fields), *plan.bucket_fields, *rest,
+        len(call.features), *spec,
+    ), plan.fields
+
+
+def start(
+    engine: Engine, catalog: Catalog, call: Spend, done: Callable[[Result | Refused | ReplyLost | None], None]
+) -> bool:
+    """Makes the call without a task, where nothing is in its way. `done` gets the result; or
+    Refused; or ReplyLost, when it may have run; or None, when the script changed nothing and asks
+    for something first: `run` is then to make it. False: it was not started, and `run` is to make
+    it too."""
+    connection = engine.connection
+    if connection is None:
+        return False
+    p = engine.partition_of(call.customer_id)
+    generation = engine.partitions.generation(p, connection.run_id)
+    if generation is None:
+        return False
+    script_keys, _digest = _keys(p, call)
+    args, fields = arguments(call, catalog, engine.settings, "")
+
+    def replied(reply: Any) -> None:
+        if type(reply) is not list:
+            done(reply if isinstance(reply, ReplyLost) else None)
+            return
+        code, *rest = reply
+        if code == b"OK":
+            if rest[0]:
+                engine.partitions.acknowledge(p, *map(int, rest[0].split(b"-")))
+            done(_result(call, p, rest[0], fields, rest[1:]))
+        elif code == b"REPLAY":
+            done(_result(call, p, rest[0], fields, msgpack.unpackb(rest[1], raw=True), replayed=True))
+        elif code in FINAL:
+            done(Refused(code.decode(), rest[0] - 1 if rest else 0))
+        else:
+            done(None)
+
+    connection.run_script(call.script, script_keys, (generation, connection.run_id, *args), replied)
+    return True
+
+
+def _keys(p: int, call: Spend) -> tuple[tuple[bytes, ...], bytes]:
+    """The script's keys, and the digest of the call's key (b"" without one)."""
+    name = call.customer_id
+    script_keys = (keys.meta(p), keys.customer(p, name), keys.log(p), keys.entities(p, name))
+    if not call.key:
+        return script_keys, b""
+    digest = keys.digest(name, call.key)
+    return (*script_keys, keys.record(p, digest)), digest
 
 
 async def run(engine: Engine, catalog: Catalog, call: Spend) -> Result:
@@ -125,16 +194,12 @@ async def run(engine: Engine, catalog: Catalog, call: Spend) -> Result:
     Raises CustomerMissing, EntityMissing, Refused, StoreUnavailable (it did not run) and ReplyLost
     (nobody knows, and there is no key to find out by)."""
     p = engine.partition_of(call.customer_id)
-    script_keys = [keys.meta(p), keys.customer(p, call.customer_id), keys.log(p), keys.entities(p, call.customer_id)]
-    digest = b""
-    if call.key:
-        digest = keys.digest(call.customer_id, call.key)
-        script_keys.append(keys.record(p, digest))
+    script_keys, digest = _keys(p, call)
     looked_up, resent = "", False
     for attempt in range(ATTEMPTS_MAX):
         args, fields = arguments(call, catalog, engine.settings, looked_up)
         try:
-            code, *rest = await engine.run(call.script, p, tuple(script_keys), args)
+            code, *rest = await engine.run(call.script, p, script_keys, args)
         except ReplyLost:
             if call.changes_nothing and not resent:
                 resent = True

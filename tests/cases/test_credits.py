@@ -134,3 +134,19 @@ def test_case_238_a_pool_without_cap_takes_the_whole_cost(world: World) -> None:
     c = world.holding(U(1).of("pool"))
     c.track(1, "call")
     assert c.bal("pool") == -2
+
+
+def test_a_member_that_costs_nothing_is_paid_by_any_pool_that_is_held(world: World) -> None:
+    """Cost 0: any held system pays everything with 0 credits; one that is held no more pays nothing."""
+    world.feature("call")
+    world.feature("pool", "credit_system", credit_schema=[{"metered_feature_id": "call", "credit_cost": 0}])
+    group = {"group": "base"}
+    c = world.customer(world.plan(L(0).of("pool"), **group))
+    assert c.allowed(10**6, "call") and c.allowed(5, "call", send_event=True)
+    c.track(7, "call", overage_behavior="reject")
+    assert c.ru("pool") == (0, 0)
+    c.attach(world.plan(M(1), **group))
+    answer = c.check(5, "call")
+    assert (answer["allowed"], answer.get("reason")) == (False, "not_held")
+    c.track(9, "call")
+    assert [(e["value"], e["applied"]) for e in world.api.events(c.id)] == [("5", 5_000_000), ("7", 7_000_000), ("9", 0)]

@@ -151,3 +151,31 @@ def test_a_refund_to_an_entity_fills_its_share_first(world: World) -> None:
     assert c.parts(entity="e1") == [(0, 50), (80, 20)]
     c.track(-60, entity_id="e1")
     assert c.parts(entity="e1") == [(50, 0), (90, 10)]
+
+
+def test_overflow_of_an_entity_goes_below_zero_on_its_own_share(world: World) -> None:
+    c = world.holding(E(50), M(100))
+    c.entities("e1", "e2")
+    c.track(200, entity_id="e1", overage_behavior="overflow")
+    assert [p["balance"] for p in c.shown(entity="e1").fields["breakdown"]] == [-50, 0]
+    assert c.bal(entity="e2") == 50 and c.bal() == 0 and not c.allowed(1, entity_id="e1")
+    c.track(-50, entity_id="e1")
+    assert c.bal(entity="e1") == 0 and c.bal() == 50
+    world.api.advance_to(c.period_end())
+    assert c.bal(entity="e1") == c.bal(entity="e2") == 150 and c.bal() == 200
+
+
+def test_more_than_a_thousand_shares_in_one_call_are_refused_whole(world: World) -> None:
+    c = world.holding(E(1))
+    for start in range(0, 1100, 100):
+        world.api.post(f"/v1/customers/{c.id}/entities", [
+            {"id": f"e{n:04}", "feature_id": "seats"} for n in range(start, start + 100)
+        ])
+    assert c.bal() == 1100
+    body = {"customer_id": c.id, "feature_id": "msg", "value": 1001}
+    world.api.refused("/v1/track", body, 422, "too_many_entities")
+    world.api.refused("/v1/check", {**body, "required_balance": 1001, "send_event": True}, 422, "too_many_entities")
+    c.track(1000)
+    assert c.bal() == 100 and c.bal(entity="e0999") == 0 and c.bal(entity="e1000") == 1
+    c.track(1, entity_id="e1099")
+    assert c.bal() == 99

@@ -95,7 +95,8 @@ class Client:
             data = answer.read()
         except (OSError, http.client.HTTPException) as problem:
             self.close()
-            raise Unanswered("timeout" if isinstance(problem, TimeoutError) else "cut" if fresh else "cut, kept alive") from None
+            how = "timeout" if isinstance(problem, TimeoutError) else "cut" if fresh else "cut, kept alive"
+            raise Unanswered(how) from None
         return answer.status, json.loads(data), dict(answer.getheaders())
 
     def close(self) -> None:
@@ -205,7 +206,9 @@ class Load:
             raise Wrong(f"the repeat of {call} was answered {answer}")
         return headers.get("idempotency-replayed") == "true"
 
-    def _until_answered(self, client: Client, path: str, body: Any, call: Call | None = None) -> tuple[int, Any, dict[str, str]]:
+    def _until_answered(
+        self, client: Client, path: str, body: Any, call: Call | None = None
+    ) -> tuple[int, Any, dict[str, str]]:
         deadline = time.monotonic() + ANSWER_WITHIN_S
         while time.monotonic() < deadline:
             try:

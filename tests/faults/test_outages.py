@@ -13,7 +13,6 @@ import time
 import warnings
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Iterator
-from urllib.error import HTTPError
 
 import pytest
 

@@ -108,7 +108,10 @@ def test_an_append_only_file_put_back_to_an_older_tail(sidecar: Sidecar, store: 
     acknowledged, lost = assert_nothing_lost_or_doubled(sidecar, store, load, kept)
     assert_repeats_are_recognised(sidecar, load, kept, draw)
     tree.audit(sidecar)
-    print(f"{at_rollback} calls before, {len(kept)} of them synced, {len(load.tally.calls)} in all, {acknowledged} in SQL, {lost} lost, {load.tally.made_again} made again")
+    print(
+        f"{at_rollback} calls before, {len(kept)} of them synced, {len(load.tally.calls)} in all, {acknowledged} in SQL, "
+        f"{lost} lost, {load.tally.made_again} made again"
+    )
     assert 0 < lost <= at_rollback - len(kept) and len(kept) > 100, (lost, at_rollback, len(kept))
     assert len(load.tally.calls) > at_rollback + 100
 
@@ -133,7 +136,10 @@ def test_flushall_under_callers(sidecar: Sidecar, store: Store) -> None:
     load.stop()
     acknowledged, lost = assert_nothing_lost_or_doubled(sidecar, store, load, kept)
     assert_repeats_are_recognised(sidecar, load, kept, draw)
-    print(f"{len(load.tally.calls)} calls, {len(kept)} synced before a loss, {acknowledged} in SQL, {lost} lost, {load.tally.made_again} made again")
+    print(
+        f"{len(load.tally.calls)} calls, {len(kept)} synced before a loss, {acknowledged} in SQL, {lost} lost, "
+        f"{load.tally.made_again} made again"
+    )
     assert len(kept) > 200 and lost <= len(load.tally.calls) / 4
 
 

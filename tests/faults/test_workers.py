@@ -96,7 +96,8 @@ def test_two_workers_and_a_third_that_is_killed_carry_everything_once(sidecar: S
             if worker.process is not None:
                 worker.process.kill()
                 worker.process.wait()
-    seen = {"first": conflicts(sidecar.output), "second": conflicts(second.log.read_text()), "third": conflicts(third.log.read_text())}
+    logs = {"first": sidecar.output, "second": second.log.read_text(), "third": third.log.read_text()}
+    seen = {name: conflicts(text) for name, text in logs.items()}
     print(f"{acknowledged} acknowledged, {kills} kills of the third worker, conflicts {seen}")
     assert seen["first"] > 0 and seen["second"] > 0, seen
     assert acknowledged > 500 and load.tally.unknown.total() == 0

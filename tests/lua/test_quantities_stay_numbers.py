@@ -1,8 +1,8 @@
 """In Lua a quantity becomes text only as an argument of a command: `tostring`, `..`, `table.concat`
 and `cjson` keep 14 digits and are wrong from 10^14 on.
 
-A join is allowed where both sides are known to be strings: ids (include/keys.lua), literals, and
-packed bytes.
+A join is allowed where both sides are known to be strings: ids (include/keys.lua and ids.lua),
+literals, and packed bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ FORBIDDEN = re.compile(r"\btostring\b|\btable\.concat\b|\bcjson\b|\bloadstring\b
 STRING_CALLS = {"string.sub", "string.rep", "struct.pack", "cmsgpack.pack", "pack_columns", "entity_member"}
 """Functions whose result is a string made of no number's text."""
 STRING_NAMES = {"packed"}
+OF_IDS = ("keys", "ids")
+"""Includes that join what they are given, which the tests below hold to be ids."""
+
 each_file = pytest.mark.parametrize("path", [*FILES, *INCLUDES], ids=lambda path: path.stem)
 
 
@@ -70,13 +73,13 @@ def test_nothing_makes_text_of_a_quantity(path: Path) -> None:
     assert not FORBIDDEN.search(without_comments(path.read_text(), blank_strings=True))
     for use in re.findall(r"string\.format\(([^,]+),", source) + re.findall(r":format\(", source):
         assert use == "'%d'", f"string.format({use}"
-    if path.stem != "keys":
+    if path.stem not in OF_IDS:
         assert unsafe_joins(source) == []
 
 
-def test_ids_are_joined_from_ids_alone() -> None:
-    """include/keys.lua may join, and only what its functions are given, which are ids."""
-    (path,) = [path for path in INCLUDES if path.stem == "keys"]
+@pytest.mark.parametrize("path", [path for path in INCLUDES if path.stem in OF_IDS], ids=lambda path: path.stem)
+def test_ids_are_joined_from_ids_alone(path: Path) -> None:
+    """keys.lua and ids.lua join nothing but literals and what their functions are given."""
     for line in without_comments(path.read_text()).splitlines():
         if ".." not in line:
             continue
@@ -84,6 +87,14 @@ def test_ids_are_joined_from_ids_alone() -> None:
         assert function, line
         for operand in re.split(r" \.\. ", function[2]):
             assert operand.startswith("'") or operand in function[1].split(", "), line
+
+
+@each_file
+def test_ids_of_entries_are_made_of_text(path: Path) -> None:
+    """Callers of ids.lua give the texts they were given, or a number by %d."""
+    for call in re.findall(r"\b(?:entry_id|after_id|log_id)\(((?:[^()]|\([^()]*\))*)\)", without_comments(path.read_text())):
+        for argument in re.split(r", (?![^(]*\))", call):
+            assert re.fullmatch(r"ARGV\[\d+\]|string\.format\('%d', .*\)|generation|seq", argument), call
 
 
 @pytest.mark.parametrize(
