@@ -103,10 +103,11 @@ def create(
         "id": customer_id, "p": p, "name": name, "email": email, "fingerprint": fingerprint,
         "stripe_id": stripe_id, "metadata": metadata or {}, "created_at": now_ms, "last_ms": now_ms,
     }
-    made = conn.execute(statement.values(**values)).scalar_one_or_none()
-    customer = by_id(conn, customer_id)
-    assert customer is not None, "neither made nor found, inside one transaction"
-    return customer, made is not None
+    while True:
+        made = conn.execute(statement.values(**values)).scalar_one_or_none()
+        customer = by_id(conn, customer_id)
+        if customer is not None:  # else the one in our way was deleted since
+            return customer, made is not None
 
 
 def take_version(conn: Connection, cid: int, bucket_count: int = 0) -> VersionTaken:

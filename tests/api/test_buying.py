@@ -172,14 +172,16 @@ def test_an_entity_of_a_wrong_feature_makes_no_customer(shop: Api, path: str) ->
 
 def meanwhile(api: Api, change: Callable[[int], Awaitable[Any]]) -> None:
     """Makes a change each of the next two times that the catalog has just been read."""
-    cache, times = api.ctx.catalog, [0]
+    cache, times, busy = api.ctx.catalog, [0], [False]
     read = cache.refresh
 
     async def refresh() -> Any:
         seen = await read()
-        if times[0] < 2:
+        if times[0] < 2 and not busy[0]:  # the change reads the catalog too
             times[0] += 1
+            busy[0] = True
             await change(times[0])
+            busy[0] = False
         return seen
 
     cache.refresh = refresh  # type: ignore[method-assign]
@@ -283,3 +285,15 @@ def test_an_idempotency_key_is_refused_where_it_has_no_effect(shop: Api, method:
 def test_a_check_of_either_kind_reads_every_field(shop: Api, asked: dict[str, Any], fields: dict[str, Any], name: str) -> None:
     shop.customer(id="c")
     assert shop.refused("/v1/check", {"customer_id": "c", **asked, **fields}, 400, "invalid_inputs").startswith(name)
+
+
+def test_a_check_of_a_credit_system_tells_what_its_members_cost(shop: Api) -> None:
+    """Every field of a 1.2 feature but id, type and name."""
+    shop.feature("pool", "credit_system", credit_schema=[{"metered_feature_id": "msg", "credit_cost": 3}])
+    shop.plan("credits", {"feature_id": "pool", "included_usage": 50, "interval": "month"}, group="c")
+    c = shop.customer("credits")
+    shown, checked = shop.balances(c)["pool"], shop.check(c, "pool")
+    assert checked["credit_schema"] == [{"feature_id": "msg", "credit_amount": 3}]
+    assert {name: checked[name] for name in shown.keys() - {"id", "type", "name"}} == {
+        name: value for name, value in shown.items() if name not in ("id", "type", "name")
+    }

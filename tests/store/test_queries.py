@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, event, insert
 
 from sidecar.domain.layout import Row, Slot
 from sidecar.store import buckets, customers, events, idempotency, outbox, partitions, settings_kv, tables
@@ -240,3 +240,23 @@ def test_settings_add_up_and_the_clock_never_goes_back(ready: Store) -> None:
     assert ready.write_sync(settings_kv.move_clock, 400) == 500
     settings = ready.read_sync(settings_kv.get, "absent")
     assert settings is None
+
+
+def test_a_customer_deleted_just_as_it_is_found_in_the_way_is_made_anew(pg_migrated_url: str) -> None:
+    """On PostgreSQL each statement sees what others have committed since; SQLite has one writer."""
+    store, other = Store(pg_migrated_url), Store(pg_migrated_url)
+    try:
+        store.write_sync(partitions.ensure, 8)
+        first, _ = store.write_sync(customers.create, "c", 0, AT)
+        deleted: list[bool] = []
+
+        @event.listens_for(store.engine, "after_cursor_execute")
+        def delete_it(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("INSERT INTO customers") and not deleted:
+                deleted.append(other.write_sync(customers.mark_deleted, first.cid, AT + 1))
+
+        second, made = store.write_sync(customers.create, "c", 0, AT + 2)
+        assert deleted == [True] and made and second.cid != first.cid
+    finally:
+        store.close()
+        other.close()
