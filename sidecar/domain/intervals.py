@@ -8,7 +8,8 @@ resets.
 
 from __future__ import annotations
 
-from .layout import INTERVALS
+INTERVALS = ("lifetime", "minute", "hour", "day", "week", "month", "quarter", "semi_annual", "year")
+"""Interval names; the index is the code stored in a row."""
 
 LIFETIME, MINUTE, HOUR, DAY, WEEK, MONTH, QUARTER, SEMI_ANNUAL, YEAR = range(len(INTERVALS))
 

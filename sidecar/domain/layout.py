@@ -19,6 +19,9 @@ from typing import Any, NamedTuple, Sequence
 
 import msgpack
 
+from .intervals import INTERVALS as INTERVALS
+from .intervals import length_ms
+
 FORMAT = 1
 COUNTS = struct.Struct(">BHH")
 HOT = struct.Struct(">IqqHqqq")
@@ -40,10 +43,6 @@ ROW_WIDTH = 18
 SLOT_WIDTH = 3
 USED_HIGH_UNIT = 1 << 52
 """An unlimited bucket counts usage in two parts: granted × this − balance."""
-
-INTERVALS = ("lifetime", "minute", "hour", "day", "week", "month", "quarter", "semi_annual", "year")
-"""Interval names; the index is the code stored in a row."""
-
 
 class Row(NamedTuple):
     """One bucket, column by column as stored."""
@@ -164,8 +163,6 @@ def used(row: Row) -> int:
 def spending_key(row: Row) -> tuple[Any, ...]:
     """Sorts buckets of one feature into spending order (the entity criterion apart, which
     depends on the call). See docs/balances.md, "Order of spending"."""
-    from .intervals import length_ms
-
     return (
         0 if row.unlimited else 1,
         0 if row.interval else 1,
