@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import AsyncIterator
+from typing import Any, AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .api import billing, catalog, check_track, customers, entities, fast, operate, pages, wire
+from .api import (
+    billing, catalog, check_track, customers, entities, events, fast, operate, pages, rpc, wire,
+)
 from .api.auth import Keys
 from .api.endpoint import Context, routing_path
 from .api.metrics import Metrics
@@ -32,17 +34,16 @@ def build(settings: Settings) -> Starlette:
     keys = Keys(settings.secret_keys)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with running(settings) as context:
             app.state.context = context
-            if settings.fast_path and fast.usable():
-                fast.FastProtocol.service = fast.FastService(context, keys)
-            yield
-            fast.FastProtocol.service = None
+            short_way = fast.FastService(context, keys)
+            yield {fast.STATE: short_way} if settings.fast_path else {}
+            short_way.close()
 
     routes = [
         route
-        for module in (operate, check_track, customers, entities, billing, catalog, pages)
+        for module in (operate, check_track, customers, entities, billing, catalog, rpc, events, pages)
         for route in module.routes
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})

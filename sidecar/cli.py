@@ -89,7 +89,7 @@ def audit(data_dir: DataDir = None) -> None:
         from .run.audit import run
 
         code = run(settings)
-    except (SettingsError, RunError) as error:
+    except (SettingsError, RunError, OSError) as error:
         _fail(error, EXIT_AUDIT_IMPOSSIBLE)
     raise typer.Exit(code)
 
@@ -140,11 +140,14 @@ def main() -> None:
     """The console script: runs a command; a refusal is one message on stderr and exit code 1."""
     try:
         app()
-    except (SettingsError, RunError) as error:
+    except (SettingsError, RunError, OSError) as error:
         _fail(error, EXIT_FAILED)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
-    for line in mask(str(error)).splitlines():
+    text = str(error)
+    if isinstance(error, OSError):  # a full disk, no right to a file: for people, without a traceback
+        text = ": ".join(filter(None, [error.filename and str(error.filename), error.strerror])) or text
+    for line in mask(text).splitlines():
         typer.echo(f"sidecar: {line}", err=True)
     sys.exit(code)

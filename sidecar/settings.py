@@ -13,6 +13,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Mapping
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -106,15 +107,36 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("redis://", "rediss://", "unix://", "valkey://", "valkeys://")):
+        if url is None:
+            return None
+        if not url.startswith(("redis://", "rediss://", "unix://", "valkey://", "valkeys://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        parts = _parts(url)
+        if parts.scheme == "unix":
+            if not parts.path:
+                raise ValueError("must name a socket, such as unix:///run/redis.sock")
+        elif parts.hostname is None:
+            raise ValueError("must name a host, such as redis://127.0.0.1:6379/0")
+        elif not re.fullmatch(r"/?|/[0-9]+/?", parts.path):
+            raise ValueError("may have nothing but a database's number after host and port")
+        unknown = [name for name, value in parse_qsl(parts.query, keep_blank_values=True)
+                   if not (name == "db" and value.isdigit())]
+        if unknown:
+            raise ValueError(f"the option {unknown[0]} does not work here; only db=NUMBER does")
         return url
 
     @field_validator("database_url")
     @classmethod
     def _database_scheme(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("postgres://", "postgresql://", "postgresql+psycopg://", "sqlite:")):
+        if url is None:
+            return None
+        if not url.startswith(("postgres://", "postgresql://", "postgresql+psycopg://", "sqlite:///")):
             raise ValueError("must begin with postgresql:// (or sqlite:///)")
+        if not url.startswith("sqlite:"):
+            if not _DATABASE_URL.fullmatch(url):
+                raise ValueError(f"must be postgresql://user:password@host:port/database; {_PASSWORD_HINT}")
+        elif url in ("sqlite:///", "sqlite:///:memory:"):
+            raise ValueError("must name a file, such as sqlite:////var/lib/sidecar.db; every process opens it")
         return url
 
     @field_validator("currency")
@@ -213,6 +235,25 @@ def load(env_file: Path | str | None = ".env", **flags: Any) -> Settings:
         raise SettingsError("\n".join(_line(problem) for problem in error.errors(include_input=False))) from None
 
 
+_PASSWORD_HINT = "within a password, write @ : / ? # as %40 %3A %2F %3F %23"
+_DATABASE_URL = re.compile(
+    r"[a-z+]+://([^:/]*(:[^@]*)?@)?(\[[0-9A-Fa-f:.%]+\]|[^/:?@\[\]]+)?(:[0-9]{1,5})?(/[^?]*)?(\?.*)?"
+)
+
+
+def _parts(url: str) -> SplitResult:
+    """A URL taken apart. Raises ValueError, in words without the URL's secrets, if that cannot be."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("is no URL: its host is not one") from None
+    try:
+        parts.port
+    except ValueError:
+        raise ValueError(f"the port must be a number up to 65535; {_PASSWORD_HINT}") from None
+    return parts
+
+
 def is_live_key(key: str) -> bool:
     """Whether a key belongs to live data; every other accepted key is a sandbox one."""
     return key.startswith(LIVE_PREFIXES)
@@ -247,7 +288,12 @@ def _read_env_file(path: Path) -> dict[str, str]:
 
     if not path.is_file():
         return {}
-    return {name: value or "" for name, value in dotenv_values(path).items() if name.startswith(PREFIX)}
+    try:
+        variables = dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"cannot read {path}: {reason}") from None
+    return {name: value or "" for name, value in variables.items() if name.startswith(PREFIX)}
 
 
 def _unknown(variables: Mapping[str, str], where: str) -> list[str]:

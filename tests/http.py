@@ -1,4 +1,6 @@
-"""The whole application over HTTP for tests: real Valkey, real SQL, an ASGI client, a test clock.
+"""The whole application over HTTP for tests: real Valkey, real SQL, a test clock, and both ways in:
+ASGI in memory, and uvicorn on a socket as the worker runs it, where check and track go the short way.
+Every test runs once each way.
 
 One event loop per session; each test gets an empty Valkey, a database of its own and the app built
 from settings. The loop runs only inside `Api` calls, so nothing happens behind a test's back. When a
@@ -12,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import socket
 import sqlite3
 import tempfile
 import time
@@ -19,15 +22,18 @@ import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Awaitable, Callable, Iterator, TypeVar
+from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, TypeVar
 
 import httpx
 import msgpack
 import pytest
 import redis
+import uvicorn
+import uvloop
 from sqlalchemy import select
 
 from sidecar import app as application
+from sidecar.api import fast
 from sidecar.api.endpoint import Context
 from sidecar.engine import keys
 from sidecar.settings import Settings
@@ -43,6 +49,9 @@ MEMORY = Path("/dev/shm")
 MSGPACK = "application/msgpack"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
+WAYS = ("asgi", "short")
+"""Starlette in memory; uvicorn on a Unix socket, with the short way."""
+
 T = TypeVar("T")
 
 
@@ -55,6 +64,13 @@ class Api:
     settings: Settings
     redis: redis.Redis
     client: httpx.AsyncClient
+    way: str
+    state: dict[str, Any]
+    """What the app's lifespan gives to the server."""
+    server: Served | None = None
+    socket_path: str = ""
+    """Where `server` listens."""
+
     may_differ: bool = False
     """Set by a test that spoils the stores on purpose: no audit at its end."""
     sql: sqlite3.Connection | None = None
@@ -82,6 +98,8 @@ class Api:
     ) -> httpx.Response:
         """One request; `body` goes as JSON, Decimals digit by digit, `content` as it is."""
         given = {"content-type": "application/json"}
+        if self.way != "asgi" and headers:  # a socket carries no blanks around a header's value
+            headers = {name: value.strip() for name, value in headers.items()}
         if content is None and body is not None:
             content = to_json(body)
         return await (client or self.client).request(method, path, content=content, headers={**given, **(headers or {})})
@@ -266,7 +284,7 @@ def undeclared_keys(client: redis.Redis) -> list[bytes]:
 @pytest.fixture(scope="session")
 def loop_runner() -> Iterator[asyncio.Runner]:
     """The session's event loop."""
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         yield runner
 
 
@@ -278,8 +296,48 @@ def memory_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+class Served(uvicorn.Server):
+    """uvicorn as the worker sets it up, for an app that has been started: `up`, then `down`."""
+
+    def __init__(self, app: Any, state: dict[str, Any], **config: Any):
+        assert fast.usable()
+        http = fast.protocol(fast.STATE in state)
+        values = dict(
+            lifespan="off", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False, http=http
+        )
+        super().__init__(uvicorn.Config(app, **{**values, **config}))
+        self._state = state
+
+    async def up(self, *sockets: socket.socket) -> None:
+        """Serves on sockets that are bound. Nothing ticks: the answers have no date."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        self.lifespan.state = self._state
+        await self.startup(list(sockets))
+
+    async def down(self) -> None:
+        """Ends it and the connections, which no call is under way on."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        while self.server_state.connections or self.server_state.tasks:
+            await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any, state: dict[str, Any], *sockets: socket.socket, **config: Any) -> AsyncIterator[Served]:
+    """`Served`, for a while."""
+    server = Served(app, state, **config)
+    await server.up(*sockets)
+    try:
+        yield server
+    finally:
+        await server.down()
+
+
 @contextlib.contextmanager
-def apps(runner: asyncio.Runner, valkey: Any, migrated: Path) -> Iterator[Callable[..., Api]]:
+def apps(runner: asyncio.Runner, valkey: Any, migrated: Path, way: str = WAYS[0]) -> Iterator[Callable[..., Api]]:
     """Starts apps on one Valkey and one database of their own: `make(**settings)`."""
     started: list[tuple[Any, Api]] = []
     with memory_folder() as folder:
@@ -293,12 +351,21 @@ def apps(runner: asyncio.Runner, valkey: Any, migrated: Path) -> Iterator[Callab
             settings = Settings(**{**values, **overrides})
             app = application.build(settings)
             lifespan = app.router.lifespan_context(app)
-            runner.run(lifespan.__aenter__())
+            state = runner.run(lifespan.__aenter__())
+            transport: httpx.AsyncBaseTransport = httpx.ASGITransport(app)
+            server, path = None, str(folder / f"s{len(started)}")
+            if way == "short":
+                listening = socket.socket(socket.AF_UNIX)
+                listening.bind(path)
+                server = Served(app, state)
+                runner.run(server.up(listening))
+                transport = httpx.AsyncHTTPTransport(verify=False, uds=path, limits=httpx.Limits(max_connections=100))
             client = httpx.AsyncClient(
-                transport=httpx.ASGITransport(app), base_url="http://sidecar.test",
+                transport=transport, base_url="http://sidecar.test", timeout=60, trust_env=False,
                 headers={"authorization": f"Bearer {settings.secret_keys[0]}"},
             )
-            api = Api(runner, app, settings, redis.Redis(unix_socket_path=valkey.socket_path), client)
+            stored = redis.Redis.from_url(str(settings.redis_url))
+            api = Api(runner, app, settings, stored, client, way, state, server, path)
             started.append((lifespan, api))
             api.run(api.ctx.engine.open_partitions(range(settings.partitions)))
             return api
@@ -310,18 +377,20 @@ def apps(runner: asyncio.Runner, valkey: Any, migrated: Path) -> Iterator[Callab
         finally:
             for lifespan, api in reversed(started):
                 runner.run(api.client.aclose())
+                if api.server is not None:
+                    runner.run(api.server.down())
                 runner.run(lifespan.__aexit__(None, None, None))
                 api.redis.close()
                 if api.sql is not None:
                     api.sql.close()
 
 
-@pytest.fixture
+@pytest.fixture(params=WAYS)
 def make_api(
-    loop_runner: asyncio.Runner, valkey: Any, _sqlite_migrated: Path
+    request: pytest.FixtureRequest, loop_runner: asyncio.Runner, valkey: Any, _sqlite_migrated: Path
 ) -> Iterator[Callable[..., Api]]:
     """Starts apps: `make_api(**settings)`. All are audited when the test ends."""
-    with apps(loop_runner, valkey, _sqlite_migrated) as make:
+    with apps(loop_runner, valkey, _sqlite_migrated, request.param) as make:
         yield make
 
 
@@ -331,14 +400,14 @@ def api(make_api: Callable[..., Api]) -> Api:
     return make_api()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=WAYS)
 def module_apps(
-    loop_runner: asyncio.Runner, valkey_server: Any, _sqlite_migrated: Path
+    request: pytest.FixtureRequest, loop_runner: asyncio.Runner, valkey_server: Any, _sqlite_migrated: Path
 ) -> Iterator[Callable[..., Api]]:
     """As `make_api`, for all tests of a module, which make customers of their own. Not to be mixed
     with `api` in one module: that one empties the server."""
     valkey_server.command("FLUSHALL")
-    with apps(loop_runner, valkey_server, _sqlite_migrated) as make:
+    with apps(loop_runner, valkey_server, _sqlite_migrated, request.param) as make:
         yield make
 
 

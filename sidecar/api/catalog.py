@@ -1,7 +1,8 @@
-"""Routes of the catalog at API version 1.2: features, products (plans) and the organization.
+"""Routes of the catalog: features, products (plans) and the organization. `rpc` has the RPC style.
 
 What is posted is validated against SQL inside the transaction that stores it, so that a plan may
-follow its features at once, through any process.
+follow its features at once, through any process. The API version decides how a body is read and an
+answer looks.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from typing import Any, Callable
 from sqlalchemy import Connection
 from starlette.routing import Route
 
+from ..billing.change import read_holdings
+from ..billing.holdings import Holdings
 from ..catalog import repository
-from ..catalog.change import Editor
-from ..catalog.fields import Problems
 from ..catalog.model import Feature, Plan
-from ..catalog.validate import read_feature, read_plan
-from ..errors import ApiError, NotSupported, not_found
+from ..errors import not_found
+from ..store import customers
+from . import catalog_changes as changes, fields
 from .catalog_views import feature_json, product_json
+from .catalog_views_v2 import feature_v2, plan_v2, scenario_of
 from .endpoint import Call, Handler, endpoint
-from .fields import require_v1
 
 ORGANIZATION = {"id": "org_sidecar", "name": "sidecar", "slug": "sidecar"}
 
@@ -27,28 +29,30 @@ ORGANIZATION = {"id": "org_sidecar", "name": "sidecar", "slug": "sidecar"}
 async def list_features(call: Call) -> dict[str, Any]:
     """Every feature, in the order of creation; archived ones with `include_archived`."""
     catalog = await call.ctx.catalog.refresh()
-    archived = _query_flag(call, "include_archived")
-    return {"list": [feature_json(f) for f in catalog.features.values() if archived or not f.archived]}
+    archived = _flag(call, "include_archived")
+    return {"list": [_shown(call, f) for f in catalog.features.values() if archived or not f.archived]}
 
 
 async def create_feature(call: Call) -> dict[str, Any]:
     """A new feature; 409 `duplicate_feature_id` if there is one of this id."""
-    return feature_json(await _write(call, _create_feature, call.fields))
+    return _shown(call, await _write(call, changes.create_feature, call.version, _named(call, "feature_id")))
 
 
 async def get_feature(call: Call) -> dict[str, Any]:
     """One feature."""
-    return feature_json(await _feature(call))
+    return _shown(call, await _feature(call))
 
 
 async def update_feature(call: Call) -> dict[str, Any]:
     """Changes the fields that are given."""
-    return feature_json(await _write(call, _update_feature, call.path["feature_id"], call.fields))
+    return _shown(call, await _write(
+        call, changes.update_feature, call.version, call.path["feature_id"], _named(call, "feature_id")
+    ))
 
 
 async def delete_feature(call: Call) -> dict[str, Any]:
     """Removes a feature that nothing uses and no customer holds."""
-    await _write(call, _delete_feature, call.path["feature_id"])
+    await _write(call, changes.delete_feature, call.path["feature_id"])
     return {"success": True}
 
 
@@ -64,41 +68,58 @@ async def feature_deletion_info(call: Call) -> dict[str, Any]:
 
 async def list_products(call: Call) -> dict[str, Any]:
     """The newest version of every plan, in the order of creation; archived ones with
-    `include_archived`."""
+    `include_archived`, every version with `all_versions`. With a `customer_id`, each plan tells what
+    attaching it would be."""
+    asked = _asked(call)
+    customer_id, entity_id = fields.optional_id(asked, "customer_id"), fields.optional_id(asked, "entity_id")
+    archived, every = _flag(call, "include_archived"), _flag(call, "all_versions")
     catalog = await call.ctx.catalog.refresh()
-    archived = _query_flag(call, "include_archived")
-    return {"list": [_product(call, plan, catalog.features) for plan in catalog.plans.values() if archived or not plan.archived]}
+    holdings = None if customer_id is None else await _holdings(call, customer_id)
+    plans = catalog.plans_by_uid.values() if every else catalog.plans.values()
+    return {"list": [
+        _product(call, plan, None if holdings is None else scenario_of(plan, holdings, entity_id or ""))
+        for plan in plans if archived or not plan.archived
+    ]}
 
 
 async def create_product(call: Call) -> dict[str, Any]:
     """A new plan; 400 `product_already_exists` if there is one of this id."""
-    plan = await _write(call, _create_plan, call.fields)
-    return _product(call, plan, call.ctx.catalog.current.features)
+    return _product(call, await _write(call, changes.create_plan, call.version, _named(call, "plan_id")))
 
 
 async def get_product(call: Call) -> dict[str, Any]:
-    """The newest version of one plan."""
-    return _product(call, await _plan(call), call.ctx.catalog.current.features)
+    """One plan: its newest version, or the one asked for by number."""
+    plan = await _plan(call)
+    version = fields.whole(_asked(call).get("version"), "version", plan.version, 1, 10**9)
+    if version != plan.version:
+        found = [p for p in call.ctx.catalog.current.plans_by_uid.values() if (p.id, p.version) == (plan.id, version)]
+        if not found:
+            raise not_found("product", f"{plan.id} version {version}")
+        plan = found[0]
+    return _product(call, plan)
 
 
 async def update_product(call: Call) -> dict[str, Any]:
     """Changes the fields that are given; `items` replaces all items. Customers who hold the plan
     keep the version they have."""
-    plan = await _write(call, _update_plan, call.path["product_id"], call.fields)
-    return _product(call, plan, call.ctx.catalog.current.features)
+    return _product(call, await _write(
+        call, changes.update_plan, call.version, call.path["product_id"], _named(call, "plan_id")
+    ))
 
 
 async def delete_product(call: Call) -> dict[str, Any]:
     """Removes the newest version of a plan (with `all_versions` all) that no customer ever had."""
-    await _write(call, _delete_plan, call.path["product_id"], _query_flag(call, "all_versions"))
+    await _write(call, changes.delete_plan, call.path["product_id"], _flag(call, "all_versions"))
     return {"success": True}
 
 
 async def product_has_customers(call: Call) -> dict[str, Any]:
     """Whether storing the body's plan over this one would make a new version of it."""
-    require_v1(call.version, "the catalog")
+    fields.refuse_old(call.version)
     now_ms = await call.ctx.clock.now_ms()
-    return await call.ctx.store.read(_has_customers, now_ms, call.path["product_id"], call.fields)
+    return await call.ctx.store.read(
+        changes.has_customers, now_ms, call.version, call.path["product_id"], _named(call, "plan_id")
+    )
 
 
 async def product_deletion_info(call: Call) -> dict[str, Any]:
@@ -113,124 +134,18 @@ async def organization(call: Call) -> dict[str, Any]:
     return {**ORGANIZATION, "env": call.env, "default_currency": call.ctx.settings.currency}
 
 
-# --- transactions
-
-
-def _create_feature(conn: Connection, now_ms: int, raw: dict[str, Any]) -> Feature:
-    editor = Editor(conn, now_ms)
-    if isinstance(raw.get("id"), str) and raw["id"] in editor.features:
-        raise ApiError(409, "duplicate_feature_id", f"id: feature {raw['id']!r} already exists; POST /v1/features/{raw['id']} changes it")
-    return _put_feature(editor, raw, None)
-
-
-def _update_feature(conn: Connection, now_ms: int, feature_id: str, raw: dict[str, Any]) -> Feature:
-    editor = Editor(conn, now_ms)
-    if feature_id not in editor.features:
-        raise not_found("feature", feature_id)
-    _same_id(raw, feature_id)
-    return _put_feature(editor, raw, editor.features[feature_id])
-
-
-def _put_feature(editor: Editor, raw: dict[str, Any], base: Feature | None) -> Feature:
-    problems = Problems()
-    feature = read_feature(raw, problems, base=base, keep=True)
-    if feature is not None:
-        # a credit system may come before its members when a client sends all at once; a member
-        # takes part from the moment it exists
-        editor.check_feature(feature, problems, unknown_is_wrong=False)
-    problems.raise_for_caller()
-    assert feature is not None
-    stored = editor.put_feature(feature)
-    editor.finish()
-    return stored
-
-
-def _delete_feature(conn: Connection, now_ms: int, feature_id: str) -> None:
-    editor = Editor(conn, now_ms)
-    if feature_id not in editor.features:
-        raise not_found("feature", feature_id)
-    users = editor.users_of(feature_id)
-    if not users and repository.feature_is_held(conn, feature_id):
-        users = ["customers"]
-    if users:
-        shown = ", ".join(users[:5])
-        raise ApiError(400, "invalid_request", f"feature {feature_id!r} is used by {shown}; archive it instead: POST {{\"archived\": true}}")
-    editor.remove_feature(feature_id)
-    editor.finish()
-
-
-def _create_plan(conn: Connection, now_ms: int, raw: dict[str, Any]) -> Plan:
-    editor = Editor(conn, now_ms)
-    if isinstance(raw.get("id"), str) and raw["id"] in editor.plans:
-        raise ApiError(400, "product_already_exists", f"id: product {raw['id']!r} already exists; POST /v1/products/{raw['id']} changes it")
-    return _put_plan(editor, _read_plan(editor, raw, None))
-
-
-def _update_plan(conn: Connection, now_ms: int, plan_id: str, raw: dict[str, Any]) -> Plan:
-    editor = Editor(conn, now_ms)
-    return _put_plan(editor, _read_plan(editor, raw, _known_plan(editor, plan_id)))
-
-
-def _put_plan(editor: Editor, plan: Plan) -> Plan:
-    stored = editor.put_plan(plan)
-    editor.finish()
-    return stored
-
-
-def _read_plan(editor: Editor, raw: dict[str, Any], base: Plan | None) -> Plan:
-    if base is not None:
-        _same_id(raw, base.id)
-    problems = Problems()
-    plan = read_plan(raw, editor.features, problems, base=base, keep=True)
-    problems.raise_for_caller()
-    assert plan is not None
-    return plan
-
-
-def _has_customers(conn: Connection, now_ms: int, plan_id: str, raw: dict[str, Any]) -> dict[str, Any]:
-    editor = Editor(conn, now_ms, writing=False)
-    old = _known_plan(editor, plan_id)
-    new = _read_plan(editor, raw, old)
-    return {
-        "current_version": old.version,
-        "will_version": editor.will_version(old, new),
-        "archived": old.archived,
-    }
-
-
-def _delete_plan(conn: Connection, now_ms: int, plan_id: str, all_versions: bool) -> None:
-    editor = Editor(conn, now_ms)
-    plan = _known_plan(editor, plan_id)
-    total, _ = repository.plan_holders(conn, plan_id, None if all_versions else plan.uid)
-    if total or repository.plan_is_held(conn, plan.uid, now_ms):
-        raise ApiError(400, "invalid_request", f"product {plan_id!r} has customers; archive it instead: POST {{\"archived\": true}}")
-    editor.remove_plan(plan, all_versions)
-    editor.finish()
-
-
-def _known_plan(editor: Editor, plan_id: str) -> Plan:
-    if plan_id not in editor.plans:
-        raise not_found("product", plan_id)
-    return editor.plans[plan_id]
-
-
-def _same_id(raw: dict[str, Any], known: str) -> None:
-    if raw.get("id") not in (None, known):
-        raise NotSupported("id", "cannot be changed; make a new one and archive this one")
-
-
 # --- helpers
 
 
 async def _write(call: Call, change: Callable[..., Any], *args: Any) -> Any:
-    require_v1(call.version, "the catalog")
+    fields.refuse_old(call.version)
     result = await call.ctx.store.write(change, await call.ctx.clock.now_ms(), *args)
     await call.ctx.catalog.refresh()
     return result
 
 
 async def _feature(call: Call) -> Feature:
-    require_v1(call.version, "the catalog")
+    fields.refuse_old(call.version)
     catalog = await call.ctx.catalog.refresh()
     feature = catalog.features.get(call.path["feature_id"])
     if feature is None:
@@ -239,7 +154,7 @@ async def _feature(call: Call) -> Feature:
 
 
 async def _plan(call: Call) -> Plan:
-    require_v1(call.version, "the catalog")
+    fields.refuse_old(call.version)
     catalog = await call.ctx.catalog.refresh()
     plan = catalog.plans.get(call.path["product_id"])
     if plan is None:
@@ -247,13 +162,45 @@ async def _plan(call: Call) -> Plan:
     return plan
 
 
-def _product(call: Call, plan: Plan, features: Any) -> dict[str, Any]:
-    return product_json(plan, features, env=call.env, currency=call.ctx.settings.currency)
+async def _holdings(call: Call, customer_id: str) -> Holdings:
+    """What a customer holds; nothing, for one that does not exist yet."""
+    catalog = call.ctx.catalog.current
+
+    def read(conn: Connection) -> Holdings:
+        customer = customers.by_id(conn, customer_id)
+        return Holdings() if customer is None else read_holdings(conn, catalog, customer.cid)
+
+    return await call.ctx.store.read(read)
 
 
-def _query_flag(call: Call, name: str) -> bool:
-    require_v1(call.version, "the catalog")
-    return str(call.query.get(name, "")).lower() in ("true", "1")
+def _shown(call: Call, feature: Feature) -> dict[str, Any]:
+    return feature_json(feature) if call.version < (2, 0) else feature_v2(feature)
+
+
+def _product(call: Call, plan: Plan, scenario: str | None = None) -> dict[str, Any]:
+    features, shared = call.ctx.catalog.current.features, {"env": call.env, "currency": call.ctx.settings.currency}
+    if call.version < (2, 0):
+        return product_json(plan, features, scenario=scenario, **shared)
+    return plan_v2(plan, features, version=call.version, scenario=scenario, **shared)
+
+
+def _named(call: Call, alias: str) -> dict[str, Any]:
+    """The body, with the id that newer clients call `alias`."""
+    body = call.fields
+    return {**body, "id": body[alias]} if body.get("id") is None and alias in body else body
+
+
+def _asked(call: Call) -> dict[str, Any]:
+    """The fields of a call that only reads, from the query or the body."""
+    return {**dict(call.query), **call.fields}
+
+
+def _flag(call: Call, name: str) -> bool:
+    fields.refuse_old(call.version)
+    given = _asked(call).get(name)
+    if isinstance(given, str):
+        return given.lower() in ("true", "1")
+    return fields.flag({name: given}, name) or False
 
 
 def _route(path: str, method: str, handler: Handler) -> Route:

@@ -30,16 +30,18 @@ CREATES_BELOW = (2, 1)
 CLOCK_SKEW_MS = 60_000
 
 
-async def run(ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: tuple[int, int]) -> Result:
+async def run(
+    ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: tuple[int, int], resent: bool = False
+) -> Result:
     """Makes the call; below 2.1 an unknown customer (and an entity that the body describes) is
-    created on the way. Raises ApiError."""
+    created on the way. `resent`: it was sent already and got no reply. Raises ApiError."""
     call = decoded.spend
     customer_data, entity = customer_data_of(body, ctx), entity_data_of(body)
     made_entity = False
     while True:
         try:
             started = time.perf_counter()
-            result = await spend.run(ctx.engine, ctx.catalog.current, call)
+            result = await spend.run(ctx.engine, ctx.catalog.current, call, resent)
             ctx.metrics.redis_latency.observe(time.perf_counter() - started)
             return result
         except spend.CustomerMissing:
@@ -102,13 +104,7 @@ async def track(call: Call) -> Reply:
     if timestamp is not None and timestamp > await ctx.clock.now_ms() + CLOCK_SKEW_MS:
         raise invalid("timestamp", "is in the future")
     require_built(call.version)
-    try:
-        refuse_when_full(ctx)
-        result = await run(ctx, decoded, body, call.version)
-    except ApiError as error:
-        ctx.metrics.refused("track", error.code)
-        raise
-    return track_reply(ctx, decoded, result, call.version, started)
+    return await make(ctx, "track", decoded, body, call.version, started)
 
 
 @partial(endpoint, keyed=True)
@@ -121,14 +117,22 @@ async def check(call: Call) -> Reply:
         return Reply(await _check_product(call, product_id))
     decoded = await _decoded(ctx, lambda catalog: decode_check(body, call.headers.get("idempotency-key"), catalog))
     require_built(call.version)
+    return await make(ctx, "check", decoded, body, call.version, started)
+
+
+async def make(
+    ctx: Context, verb: str, decoded: Decoded, body: Mapping[str, Any], version: tuple[int, int], started: float,
+    resent: bool = False,
+) -> Reply:
+    """Makes a decoded check or track and answers it, counted; see `run`. Raises ApiError."""
     try:
         if not decoded.spend.changes_nothing:
             refuse_when_full(ctx)
-        result = await run(ctx, decoded, body, call.version)
+        result = await run(ctx, decoded, body, version, resent)
     except ApiError as error:
-        ctx.metrics.refused("check", error.code)
+        ctx.metrics.refused(verb, error.code)
         raise
-    return check_reply(ctx, decoded, result, call.version, started)
+    return (track_reply if verb == "track" else check_reply)(ctx, decoded, result, version, started)
 
 
 def track_reply(ctx: Context, decoded: Decoded, result: Result, version: tuple[int, int], started: float) -> Reply:

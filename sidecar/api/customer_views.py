@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, NamedTuple
 
 from ..billing import prices
 from ..billing.holdings import HeldPlan
+from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
 from ..domain.intervals import add_interval, code_of, length_ms
 from ..domain.layout import Row, Slot
@@ -42,6 +43,15 @@ def customer_v12(
         "products": [_product(held, catalog, env, currency, now_ms) for held in plans],
         "features": customer_features_v12(state, catalog),
     }
+    shown.update(expansions(customer, env, expand, entities))
+    return shown
+
+
+def expansions(
+    customer: Customer, env: str, expand: Iterable[str], entities: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The fields of a customer that come only when `expand` names them."""
+    shown: dict[str, Any] = {}
     for name in expand:
         if name == "payment_method":
             shown[name] = customer.payment_method
@@ -82,18 +92,37 @@ def entity_base_v12(row: Mapping[str, Any], customer_id: str, env: str) -> dict[
 
 def customer_features_v12(state: CustomerState | None, catalog: Catalog) -> dict[str, Any]:
     """The customer's view: customer-level buckets and every entity's."""
-    if state is None:
-        return {}
-    held: dict[str, list[Row]] = {feature_id: list(rows) for feature_id, rows in state.features.items()}
-    for (feature_id, _), (rows, _) in state.entities.items():
-        held.setdefault(feature_id, []).extend(rows)
-    return _features(held, None, catalog, state.now_ms)
+    return {held.feature.id: feature_v12(*held) for held in held_by_customer(state, catalog)}
 
 
 def entity_features_v12(state: CustomerState | None, entity_id: str, catalog: Catalog) -> dict[str, Any]:
     """An entity's view: its own buckets and shares, and the customer-level ones."""
+    return {held.feature.id: feature_v12(*held) for held in held_by_entity(state, entity_id, catalog)}
+
+
+class HeldFeature(NamedTuple):
+    """The usable buckets of a feature in a view. `slots` are an entity's shares, None in a
+    customer's view."""
+
+    feature: Feature
+    rows: list[Row]
+    slots: list[Slot] | None
+
+
+def held_by_customer(state: CustomerState | None, catalog: Catalog) -> list[HeldFeature]:
+    """What the customer's view shows, in the order of the features' creation."""
     if state is None:
-        return {}
+        return []
+    held: dict[str, list[Row]] = {feature_id: list(rows) for feature_id, rows in state.features.items()}
+    for (feature_id, _), (rows, _) in state.entities.items():
+        held.setdefault(feature_id, []).extend(rows)
+    return _usable(held, None, catalog, state.now_ms)
+
+
+def held_by_entity(state: CustomerState | None, entity_id: str, catalog: Catalog) -> list[HeldFeature]:
+    """What an entity's view shows, in the order of the features' creation."""
+    if state is None:
+        return []
     entity_feature = state.entity_features.get(entity_id)
     held = {
         feature_id: [row for row in rows if not row.per_entity or row.entity_feature == entity_feature]
@@ -104,23 +133,23 @@ def entity_features_v12(state: CustomerState | None, entity_id: str, catalog: Ca
         if owner == entity_id:
             held.setdefault(feature_id, []).extend(rows)
             slots.setdefault(feature_id, []).extend(own_slots)
-    return _features(held, slots, catalog, state.now_ms)
+    return _usable(held, slots, catalog, state.now_ms)
 
 
-def _features(
+def _usable(
     held: Mapping[str, list[Row]], slots: Mapping[str, list[Slot]] | None, catalog: Catalog, now_ms: int
-) -> dict[str, Any]:
-    shown = {}
+) -> list[HeldFeature]:
+    found = []
     for feature_id, feature in catalog.features.items():
         rows = [row for row in held.get(feature_id, ()) if not row.expires_at or row.expires_at > now_ms]
         if rows:
-            shown[feature_id] = feature_v12(feature, rows, None if slots is None else slots.get(feature_id, []))
-    return shown
+            found.append(HeldFeature(feature, rows, None if slots is None else slots.get(feature_id, [])))
+    return found
 
 
 def _product(held: HeldPlan, catalog: Catalog, env: str, currency: str, now_ms: int) -> dict[str, Any]:
     plan = held.plan
-    start, end = _period(held, now_ms)
+    start, end = period_of(held, now_ms)
     units = {feature_id: Decimal(text) for feature_id, text in held.options.items()}
     return {
         "id": plan.id,
@@ -140,7 +169,7 @@ def _product(held: HeldPlan, catalog: Catalog, env: str, currency: str, now_ms: 
     }
 
 
-def _period(held: HeldPlan, now_ms: int) -> tuple[int | None, int | None]:
+def period_of(held: HeldPlan, now_ms: int) -> tuple[int | None, int | None]:
     """The billing period that a plan is in; none for a plan that is not billed again."""
     billed = prices.billing_interval(held.plan)
     if billed is None:

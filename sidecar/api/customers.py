@@ -1,4 +1,4 @@
-"""Routes of customers."""
+"""Routes of customers; `rpc` has the RPC style. The API version alone decides how an answer looks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from ..catalog.snapshot import Catalog
 from ..errors import NotSupported, invalid
 from ..store import customers as store
 from ..store.customers import Customer
+from ..store.listings import customers_page
 from . import fields
 from .customer_views import CUSTOMER_EXPANDS, customer_v12
+from .customer_views_v2 import Look, customer_v2
 from .endpoint import Call, Context, Reply, endpoint
+from .paging import Paging, paging_of
 
-PAGE_DEFAULT, PAGE_MAX = 10, 1000
+PAGE_DEFAULT = 10
 VIEWS_AT_ONCE = 32
+UNBUILT_FILTERS = ("plans", "subscription_status", "processors", "created_at_range")
 UNBUILT = ("create_in_stripe", "auto_enable_plan_id", "send_email_receipts", "billing_controls", "config")
 """Known fields of a customer that have no effect yet, so may only ask for nothing."""
 
@@ -62,12 +66,13 @@ async def render(call: Call, customer: Customer, expand: Iterable[str]) -> dict[
 @endpoint
 async def create(call: Call) -> Reply | dict[str, Any]:
     """Creates a customer, or returns the one that has the id."""
-    fields.require_v1(call.version, "customers")
+    fields.refuse_old(call.version)
     body = call.fields
     expand = fields.expand_of(call.query, body, CUSTOMER_EXPANDS)
-    if "id" in body and body["id"] is None:
-        raise NotSupported("id", "a customer without an id is not supported yet")
-    customer_id = fields.identifier(body, "id")
+    name = "customer_id" if body.get("id") is None and "customer_id" in body else "id"
+    if name in body and body[name] is None:
+        raise NotSupported(name, "a customer without an id is not supported yet")
+    customer_id = fields.identifier(body, name)
     customer = await billing.get_or_create(call.ctx, customer_id, customer_data(body, call.ctx))
     return await render(call, customer, expand)
 
@@ -75,15 +80,15 @@ async def create(call: Call) -> Reply | dict[str, Any]:
 @endpoint
 async def get(call: Call) -> Reply | dict[str, Any]:
     """One customer."""
-    fields.require_v1(call.version, "customers")
-    expand = fields.expand_of(call.query, {}, CUSTOMER_EXPANDS)
+    fields.refuse_old(call.version)
+    expand = fields.expand_of(call.query, call.fields, CUSTOMER_EXPANDS)
     return await render(call, await billing.find(call.ctx, call.path["customer_id"]), expand)
 
 
 @endpoint
 async def update(call: Call) -> Reply | dict[str, Any]:
     """Changes the fields that are given; metadata is merged."""
-    fields.require_v1(call.version, "customers")
+    fields.refuse_old(call.version)
     body = call.fields
     customer_id = call.path["customer_id"]
     expand = fields.expand_of(call.query, body, CUSTOMER_EXPANDS)
@@ -103,22 +108,20 @@ async def remove(call: Call) -> Reply | dict[str, Any]:
 @endpoint
 async def list_customers(call: Call) -> Reply | dict[str, Any]:
     """A page of customers, newest first; filters come in the query or the body."""
-    fields.require_v1(call.version, "customers")
+    fields.refuse_old(call.version)
     asked: Mapping[str, Any] = {**dict(call.query), **call.fields}
-    fields.refuse_unbuilt(asked, ("plans", "subscription_status", "start_cursor", "processors"))
-    limit = fields.whole(asked.get("limit"), "limit", PAGE_DEFAULT, 1, PAGE_MAX)
-    offset = fields.whole(asked.get("offset"), "offset", 0, 0, 10**9)
+    fields.refuse_unbuilt(asked, UNBUILT_FILTERS)
+    if asked.get("sort_order") not in (None, "desc"):
+        raise NotSupported("sort_order", "only desc, newest first, is supported")
+    paging = paging_of(call.version, asked, "c", 1, PAGE_DEFAULT)
     expand = fields.expand_of(call.query, call.fields, CUSTOMER_EXPANDS)
     search = fields.text(asked, "search")
-    page, matching, count, parts = await call.ctx.store.read(_page, await call.ctx.catalog.refresh(), limit, offset, search)
+    page, more, counts, parts = await call.ctx.store.read(_page, await call.ctx.catalog.refresh(), paging, search)
     shown: list[dict[str, Any]] = []
     for start in range(0, len(page), VIEWS_AT_ONCE):
         chunk = page[start : start + VIEWS_AT_ONCE]
         shown += await asyncio.gather(*(_view(call, customer, *parts[customer.cid], expand) for customer in chunk))
-    return {
-        "list": shown, "limit": limit, "offset": offset, "total": len(shown),
-        "has_more": offset + len(shown) < matching, "total_count": count, "total_filtered_count": matching,
-    }
+    return {**paging.answer(shown, more, (page[-1].cid,) if page else None), **counts}
 
 
 Parts = tuple[Sequence[HeldPlan], Sequence[Mapping[str, Any]]]
@@ -129,11 +132,16 @@ def _parts(conn: Connection, catalog: Catalog, cid: int) -> Parts:
 
 
 def _page(
-    conn: Connection, catalog: Catalog, limit: int, offset: int, search: str | None
-) -> tuple[list[Customer], int, int, dict[int, Parts]]:
-    found, matching = store.page(conn, limit, offset, search)
-    count = store.page(conn, 1)[1] if search else matching
-    return found, matching, count, {customer.cid: _parts(conn, catalog, customer.cid) for customer in found}
+    conn: Connection, catalog: Catalog, paging: Paging, search: str | None
+) -> tuple[list[Customer], bool, dict[str, int], dict[int, Parts]]:
+    counts: dict[str, int] = {}
+    if paging.by_cursor:
+        found, more = customers_page(conn, paging.limit, paging.after, search)
+    else:
+        found, matching = store.page(conn, paging.limit, paging.offset, search)
+        more = paging.offset + len(found) < matching
+        counts = {"total_count": store.page(conn, 1)[1] if search else matching, "total_filtered_count": matching}
+    return found, more, counts, {customer.cid: _parts(conn, catalog, customer.cid) for customer in found}
 
 
 async def _view(
@@ -141,9 +149,12 @@ async def _view(
     expand: Iterable[str],
 ) -> dict[str, Any]:
     state = await call.ctx.engine.view(customer.id)
+    catalog, currency, now_ms = call.ctx.catalog.current, call.ctx.settings.currency, await call.ctx.clock.now_ms()
+    if call.version >= (2, 0):
+        look = Look(catalog, call.version, call.env, currency, now_ms, frozenset(expand))
+        return customer_v2(customer, plans, state, look, entities)
     return customer_v12(
-        customer, plans, state, call.ctx.catalog.current, env=call.env, currency=call.ctx.settings.currency,
-        now_ms=await call.ctx.clock.now_ms(), expand=expand, entities=entities,
+        customer, plans, state, catalog, env=call.env, currency=currency, now_ms=now_ms, expand=expand, entities=entities,
     )
 
 

@@ -1,8 +1,9 @@
-"""Routes of a customer's entities."""
+"""Routes of a customer's entities; `rpc` has the RPC style. The API version alone decides how an answer looks."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from itertools import chain, groupby
+from typing import Any, Iterable, Mapping, Sequence
 
 from starlette.routing import Route
 
@@ -11,13 +12,17 @@ from ..billing.change import plan_rows
 from ..billing.entities import NewEntity
 from ..billing.holdings import held_plans
 from ..errors import invalid
+from ..store.listings import entities_page
 from . import fields
 from .customer_views import ENTITY_EXPANDS, entity_v12
+from .customer_views_v2 import Look, entity_v2
 from .customers import ensure_customer
 from .endpoint import Call, Reply, endpoint
+from .paging import paging_of
 
 ENTITIES_PER_CALL_MAX = 100
 UNBUILT = ("billing_controls",)
+UNBUILT_FILTERS = ("plans", "subscription_status", "processors")
 
 
 def new_entity(raw: Any, path: str = "") -> NewEntity:
@@ -25,15 +30,16 @@ def new_entity(raw: Any, path: str = "") -> NewEntity:
     if not isinstance(raw, dict):
         raise invalid(path.rstrip(".") or "body", "must be an object")
     fields.refuse_unbuilt(raw, UNBUILT)
+    name = "entity_id" if raw.get("id") is None and "entity_id" in raw else "id"
     return NewEntity(
-        fields.identifier(raw, "id", path), fields.identifier(raw, "feature_id", path), fields.text(raw, "name", path)
+        fields.identifier(raw, name, path), fields.identifier(raw, "feature_id", path), fields.text(raw, "name", path)
     )
 
 
 @endpoint
 async def create(call: Call) -> Reply | dict[str, Any]:
     """Opens one entity, or all of an array, or none of them."""
-    fields.require_v1(call.version, "entities")
+    fields.refuse_old(call.version)
     customer_id = call.path["customer_id"]
     raw = call.body if isinstance(call.body, list) else [call.fields]
     if not 1 <= len(raw) <= ENTITIES_PER_CALL_MAX:
@@ -52,17 +58,33 @@ async def create(call: Call) -> Reply | dict[str, Any]:
 
 @endpoint
 async def list_entities(call: Call) -> Reply | dict[str, Any]:
-    """All entities of a customer, oldest first."""
-    fields.require_v1(call.version, "entities")
-    return {"list": await _shown(call, call.path["customer_id"], None, fields.expand_of(call.query, {}, ENTITY_EXPANDS))}
+    """A page of entities, oldest first: of one customer, or of all."""
+    fields.refuse_old(call.version)
+    asked: dict[str, Any] = {**dict(call.query), **call.fields, **call.path}
+    fields.refuse_unbuilt(asked, UNBUILT_FILTERS)
+    paging = paging_of(call.version, asked, "n", 1)
+    search, customer_id = fields.text(asked, "search"), fields.optional_id(asked, "customer_id")
+    expand = fields.expand_of(call.query, call.fields, ENTITY_EXPANDS)
+    cid = None if customer_id is None else (await customers.find(call.ctx, customer_id)).cid
+    rows, more = await call.ctx.store.read(entities_page, paging.limit, paging.offset, paging.after, cid, search)
+    shown = [await _render(call, owner, list(of_one), expand) for owner, of_one in groupby(rows, key=_owner)]
+    return paging.answer(list(chain(*shown)), more, (rows[-1]["uid"],) if rows else None)
 
 
 @endpoint
 async def get(call: Call) -> Reply | dict[str, Any]:
     """One entity."""
-    fields.require_v1(call.version, "entities")
-    expand = fields.expand_of(call.query, {}, ENTITY_EXPANDS)
+    fields.refuse_old(call.version)
+    expand = fields.expand_of(call.query, call.fields, ENTITY_EXPANDS)
     return (await _shown(call, call.path["customer_id"], [call.path["entity_id"]], expand))[0]
+
+
+@endpoint
+async def update(call: Call) -> Reply | dict[str, Any]:
+    """Changes an entity: nothing of it can be changed yet, its controls are refused."""
+    fields.refuse_old(call.version)
+    fields.refuse_unbuilt(call.fields, UNBUILT)
+    return (await _shown(call, call.path["customer_id"], [call.path["entity_id"]], ()))[0]
 
 
 @endpoint
@@ -72,23 +94,26 @@ async def remove(call: Call) -> Reply | dict[str, Any]:
     return {"success": True}
 
 
-async def _shown(
-    call: Call, customer_id: str, entity_ids: list[str] | None, expand: Any
+async def _shown(call: Call, customer_id: str, entity_ids: list[str], expand: Iterable[str]) -> list[dict[str, Any]]:
+    """These entities as answers, in this order."""
+    customer = await customers.find(call.ctx, customer_id)
+    rows = await call.ctx.store.read(
+        lambda conn: [billing.open_entity_row(conn, customer.cid, entity_id) for entity_id in entity_ids]
+    )
+    return await _render(call, (customer.cid, customer_id), rows, expand)
+
+
+async def _render(
+    call: Call, owner: tuple[int, str], rows: Sequence[Mapping[str, Any]], expand: Iterable[str]
 ) -> list[dict[str, Any]]:
-    """These entities (None: all) as answers, in this order."""
-    ctx = call.ctx
-    customer = await customers.find(ctx, customer_id)
+    """The answers that show these entities of a customer."""
+    ctx, (cid, customer_id) = call.ctx, owner
     catalog = await ctx.catalog.refresh()
-
-    def read(conn: Any) -> tuple[list[Mapping[str, Any]], Any]:
-        plans = held_plans(catalog, plan_rows(conn, [customer.cid]))
-        if entity_ids is None:
-            return billing.open_entity_rows(conn, customer.cid), plans
-        return [billing.open_entity_row(conn, customer.cid, entity_id) for entity_id in entity_ids], plans
-
-    rows, plans = await ctx.store.read(read)
-    state = await ctx.engine.view(customer_id)
-    now_ms = await ctx.clock.now_ms()
+    plans = await ctx.store.read(lambda conn: held_plans(catalog, plan_rows(conn, [cid])))
+    state, now_ms = await ctx.engine.view(customer_id), await ctx.clock.now_ms()
+    if call.version >= (2, 0):
+        look = Look(catalog, call.version, call.env, ctx.settings.currency, now_ms, frozenset(expand))
+        return [entity_v2(row, customer_id, plans, state, look) for row in rows]
     return [
         entity_v12(
             row, customer_id, plans, state, catalog, env=call.env, currency=ctx.settings.currency, now_ms=now_ms,
@@ -96,6 +121,10 @@ async def _shown(
         )
         for row in rows
     ]
+
+
+def _owner(row: Mapping[str, Any]) -> tuple[int, str]:
+    return row["cid"], row["customer_id"]
 
 
 routes = [

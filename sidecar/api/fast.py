@@ -6,19 +6,21 @@ callback; every other request goes the ordinary way to Starlette, where the same
 the same functions. Keep-alive, the order of pipelined requests, time-outs and shutdown stay
 uvicorn's: a stand-in takes the place of its request cycle.
 
-uvicorn's members used here are private: `usable` checks for them, and without them the short way
-stays off.
+uvicorn's members used here are private: pyproject.toml pins its minor version, `usable` checks for
+them, and without them the short way stays off.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Coroutine
 
 import structlog
+import uvicorn
 from uvicorn.protocols.http import httptools_impl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..engine import spend
 from ..engine.errors import ReplyLost
@@ -30,23 +32,55 @@ from .decode import Decoded
 from .endpoint import Call, Context, Reply, answered, error_reply, internal_error
 
 log = structlog.get_logger()
+STATE = "fast"
+"""Where the lifespan state has the `FastService`."""
+
 BODY_BYTES_MAX = 64 * 1024
 """A longer body goes the ordinary way."""
 
+STATUS_LINE = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 OK = STATUS_LINE[200]
 ROUTES = {
     path.encode(): verb
     for verb, paths in (("check", check_track.CHECK_PATHS), ("track", check_track.TRACK_PATHS))
     for path in paths
 }
-CYCLE_MEMBERS = ("response_complete", "disconnected", "keep_alive", "message_event", "body", "more_body")
+METHODS = (
+    "connection_lost", "on_message_begin", "on_headers_complete", "_start_asgi_task", "on_response_complete", "resume_writing"
+)
+PROTOCOL_MEMBERS = frozenset((
+    "parser", "app", "app_state", "loop", "cycle", "pipeline", "flow", "transport", "url", "headers", "expect_100_continue",
+    "limit_concurrency", "server_state", "tasks",
+))
+CYCLE_MEMBERS = frozenset(("response_complete", "disconnected", "keep_alive", "message_event", "body", "more_body"))
+FLOW_MEMBERS = ("pause_reading", "resume_reading", "pause_writing", "resume_writing")
 
 
 def usable() -> bool:
-    """Whether this uvicorn has what the short way is built on."""
-    protocol = ("on_headers_complete", "_start_asgi_task", "on_response_complete", "resume_writing")
-    made = httptools_impl.RequestResponseCycle.__init__.__code__.co_names
-    return all(hasattr(HttpToolsProtocol, name) for name in protocol) and all(name in made for name in CYCLE_MEMBERS)
+    """Whether this uvicorn has what the short way is built on, each thing where it is looked for."""
+    made = getattr(getattr(httptools_impl, "RequestResponseCycle", None), "__init__", None)
+    flow = getattr(httptools_impl, "FlowControl", None)
+    return (
+        all(name in vars(HttpToolsProtocol) for name in METHODS)
+        and PROTOCOL_MEMBERS.issubset((*_names(HttpToolsProtocol.__init__), *_names(HttpToolsProtocol.on_message_begin)))
+        and CYCLE_MEMBERS.issubset(_names(made))
+        and all(hasattr(flow, name) for name in FLOW_MEMBERS)
+        and "write_paused" in _names(getattr(flow, "__init__", None))
+    )
+
+
+def _names(function: Any) -> tuple[str, ...]:
+    """The names of attributes that a function uses, those it sets among them."""
+    code = getattr(function, "__code__", None)
+    return () if code is None else tuple(code.co_names)
+
+
+def protocol(wanted: bool) -> Any:
+    """What uvicorn is to speak HTTP with, for `Config(http=…)`."""
+    if wanted and not usable():
+        log.warning("fast_path_off", problem=f"uvicorn {uvicorn.__version__} is not built as it expects")
+        wanted = False
+    return FastProtocol if wanted else "httptools"
 
 
 class FastCycle:
@@ -60,12 +94,14 @@ class FastCycle:
         self.response_complete = False
         self.body = bytearray()
         self.more_body = True
-        self.message_event = self
-        """uvicorn sets this when more of the request is there, or the connection ended."""
-
         self._started = False
         self._launched = False
-        self._answer: bytes | None = None
+
+    @property
+    def message_event(self) -> FastCycle:
+        """What uvicorn sets when more of the request is there, or the connection has ended. (As an
+        attribute it would be a cycle, left to the garbage collector.)"""
+        return self
 
     def start(self) -> None:
         """It is this request's turn."""
@@ -73,8 +109,8 @@ class FastCycle:
         self.set()
 
     def set(self) -> None:
-        """Launches the call once its turn has come and its body is whole. Nothing leaves this: an
-        exception here would become uvicorn's 400, perhaps after the effect."""
+        """Launches the call once its turn has come, its body is whole and the client reads. Nothing
+        leaves this: an exception here would become uvicorn's 400, perhaps after the effect."""
         if not self._started or self._launched or self.more_body or self.disconnected:
             return
         if self.protocol.flow.write_paused:
@@ -87,8 +123,8 @@ class FastCycle:
             self.respond(internal_error(self.env))
 
     def respond(self, reply: Reply) -> None:
-        """Answers, unless the client has gone; at once or when it reads again."""
-        if self.response_complete or self._answer is not None:
+        """Answers, unless that is done already."""
+        if self.response_complete:
             return
         body, content_type = wire.encode(reply.body)
         parts = [STATUS_LINE[reply.status]]
@@ -101,7 +137,7 @@ class FastCycle:
 
     def respond_ok(self, body: bytes) -> None:
         """As `respond`, a 200 whose JSON is ready."""
-        if self.response_complete or self._answer is not None:
+        if self.response_complete:
             return
         parts = [OK]
         for name, value in self.protocol.server_state.default_headers:
@@ -110,32 +146,37 @@ class FastCycle:
         self._send(parts, body)
 
     def _send(self, parts: list[bytes], body: bytes) -> None:
+        """Writes an answer; only drops it once the client has gone."""
+        self.response_complete = True
+        protocol = self.protocol
+        if self.disconnected or protocol.transport.is_closing():
+            return
         parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         parts.append(body)
-        self._answer = b"".join(parts)
-        self.write()
-
-    def write(self) -> None:
-        """Writes the answer if there is one and the client reads."""
-        if self._answer is None or self.response_complete or self.protocol.flow.write_paused:
-            return
-        self.response_complete = True
-        if self.disconnected or self.protocol.transport.is_closing():
-            return
-        self.protocol.transport.write(self._answer)
+        protocol.transport.write(b"".join(parts))
         if not self.keep_alive:
-            self.protocol.transport.close()
-        self.protocol.on_response_complete()
+            protocol.transport.close()
+        protocol.on_response_complete()
 
 
 class FastProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with the short way; `service` is None until the application is up."""
+    """uvicorn's protocol with the short way, where the application's lifespan state has a service
+    for it under `STATE`."""
 
-    service: FastService = None  # type: ignore[assignment]
+    def __init__(self, *args: Any, **kw: Any):
+        super().__init__(*args, **kw)
+        self.service: FastService = self.app_state.get(STATE)  # type: ignore[assignment]
+        self._turn: FastCycle | None = None
+        """The request whose turn it is, if it goes the short way; `cycle` is the one read last."""
 
     def on_headers_complete(self) -> None:
         """Decides which way a request goes."""
-        usual = self._usual() if self.service is not None else None
+        usual = None
+        if self.service is not None:
+            try:
+                usual = self._usual()
+            except Exception:  # it would become uvicorn's 400
+                log.exception("fast_call_failed")
         if usual is None:
             super().on_headers_complete()
             return
@@ -148,39 +189,40 @@ class FastProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if not isinstance(cycle, FastCycle):
+            self._turn = None
             super()._start_asgi_task(cycle, app)
-        elif cycle.more_body:
+            return
+        self._turn = cycle
+        if cycle.more_body:
             cycle.start()
         else:  # its turn comes from the answer before it: not inside that, or a thousand would nest
             self.loop.call_soon(cycle.start)
 
+    def on_response_complete(self) -> None:
+        """As uvicorn's; but while read requests wait, no more are read, or a client that sends them
+        faster than they are answered would fill the memory with them."""
+        super().on_response_complete()
+        if self.pipeline and not self.transport.is_closing():
+            self.flow.pause_reading()
+
     def resume_writing(self) -> None:
         """The client reads again: what was held back goes on."""
         super().resume_writing()
-        if isinstance(self.cycle, FastCycle) or self.pipeline:
-            self.loop.call_soon(self._go_on)
+        if self._turn is not None:
+            self.loop.call_soon(self._turn.set)
 
-    def _go_on(self) -> None:
-        held = self._held
-        if held is not None:
-            held.write()
-            held.set()
-
-    @property
-    def _held(self) -> FastCycle | None:
-        for cycle in (self._current, self.cycle):
-            if isinstance(cycle, FastCycle) and not cycle.response_complete:
-                return cycle
-        return None
-
-    _current: Any = None
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone: what has not been started is not, and answers are dropped."""
+        if self._turn is not None:
+            self._turn.disconnected = True
+        super().connection_lost(exc)
 
     def _usual(self) -> tuple[str, tuple[int, int], str, str | None] | None:
         """(verb, version, environment, idempotency key) of a request that may go the short way."""
         verb = ROUTES.get(self.url)
         if verb is None or self.parser.get_method() != b"POST" or self.expect_100_continue:
             return None
-        if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade() or self.limit_concurrency:
+        if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade() or self.limit_concurrency is not None:
             return None
         env = key = None
         version = wire.DEFAULT_VERSION
@@ -230,7 +272,11 @@ class FastService:
         self._ctx = ctx
         self._keys = keys
         self._versions: dict[bytes, tuple[int, int]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """The process ends: calls that lose their reply from now on are answered without another try."""
+        self._closed = True
 
     def env_of(self, authorization: bytes) -> str | None:
         """The environment of a secret key that is accepted, else None."""
@@ -260,18 +306,19 @@ class FastService:
         if decoded is None:
             self._ordinary(cycle)
             return
-        def done(outcome: Result | Refused | ReplyLost | None) -> None:
+
+        def done(outcome: Result | Exception | None) -> None:
             try:
                 if isinstance(outcome, Result):
                     self._conclude(cycle, decoded, outcome, started)
                 elif isinstance(outcome, Refused):
-                    error = check_track.refused(outcome, decoded.spend)
-                    ctx.metrics.refused(cycle.verb, error.code)
-                    cycle.respond(error_reply(error, cycle.env))
-                elif outcome is None or decoded.spend.changes_nothing or decoded.spend.key:
-                    self._ordinary(cycle)
+                    self._refuse(cycle, check_track.refused(outcome, decoded.spend))
+                elif isinstance(outcome, ReplyLost):
+                    self._find_out(cycle, decoded, outcome, started)
+                elif outcome is not None:
+                    raise outcome
                 else:
-                    cycle.respond(error_reply(check_track.lost(outcome, decoded.spend), cycle.env))
+                    self._ordinary(cycle)
             except Exception:
                 log.exception("fast_call_failed", verb=cycle.verb)
                 cycle.respond(internal_error(cycle.env))
@@ -307,8 +354,26 @@ class FastService:
             return decode.decode_track(body, cycle.key, cycle.version, catalog)
         return decode.decode_check(body, cycle.key, catalog)
 
+    def _refuse(self, cycle: FastCycle, error: ApiError) -> None:
+        self._ctx.metrics.refused(cycle.verb, error.code)
+        cycle.respond(error_reply(error, cycle.env))
+
+    def _find_out(self, cycle: FastCycle, decoded: Decoded, lost: ReplyLost, started: float) -> None:
+        """Makes a call again whose reply did not come, where a key tells whether it ran or nothing
+        depends on that."""
+        call = decoded.spend
+        if self._closed or not (call.key or call.changes_nothing):
+            self._refuse(cycle, check_track.lost(lost, call))
+            return
+
+        async def called() -> Any:
+            body = wire.decode(bytes(cycle.body), wire.JSON)
+            return await check_track.make(self._ctx, cycle.verb, decoded, body, cycle.version, started, resent=True)
+
+        self._with_task(cycle, called())
+
     def _ordinary(self, cycle: FastCycle) -> None:
-        """Makes the call with a task, by the ordinary route's handler."""
+        """Makes the call by the ordinary route's handler."""
 
         async def called() -> Any:
             call = Call(
@@ -318,12 +383,27 @@ class FastService:
             )
             return await HANDLERS[cycle.verb](call)
 
-        async def answer() -> None:
-            cycle.respond(await answered(called(), "POST", cycle.verb, cycle.env))
+        self._with_task(cycle, called())
 
+    def _with_task(self, cycle: FastCycle, work: Coroutine[Any, Any, Any]) -> None:
+        """Answers with what a coroutine comes to. Its task is one of uvicorn's, which waits for them
+        when it stops, and in the end cancels them."""
+
+        async def answer() -> None:
+            try:
+                cycle.respond(await answered(work, "POST", cycle.verb, cycle.env))
+            except asyncio.CancelledError:
+                stopped = "it may have been done: the server stops"
+                cycle.respond(Reply({"message": stopped, "code": "outcome_unknown", "env": cycle.env}, 504))
+                raise
+            except Exception:
+                log.exception("fast_call_failed", verb=cycle.verb)
+                cycle.respond(internal_error(cycle.env))
+
+        tasks = cycle.protocol.tasks
         task = asyncio.get_running_loop().create_task(answer())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
 
 HANDLERS: dict[str, Any] = {"check": check_track.check.handler, "track": check_track.track.handler}  # type: ignore[attr-defined]

@@ -119,7 +119,7 @@ def refuse_unbuilt(fields: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuses the first of these known fields that asks for something: null, false and empty ask
     for nothing. Raises ApiError 400 `not_supported` naming it."""
     for name in names:
-        if not _asks_nothing(fields.get(name)):
+        if not asks_nothing(fields.get(name)):
             raise NotSupported(name)
 
 
@@ -150,9 +150,16 @@ def require_v1(version: tuple[int, int], what: str) -> None:
         raise NotSupported("x-api-version", f"{what} is answered in the shape of 1.2 only, for now")
 
 
-def _asks_nothing(value: Any) -> bool:
+def refuse_old(version: tuple[int, int]) -> None:
+    """Refuses API versions older than any client still sends."""
+    if version < (1, 2):
+        raise NotSupported("x-api-version", f"answers of {version[0]}.{version[1]} are not supported; send 1.2 or later")
+
+
+def asks_nothing(value: Any) -> bool:
+    """Whether a known field without effect yet may hold this value."""
     if isinstance(value, dict):
-        return all(_asks_nothing(item) for item in value.values())
+        return all(asks_nothing(item) for item in value.values())
     return value is None or value is False or value == "" or value == []
 
 

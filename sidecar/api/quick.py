@@ -4,7 +4,7 @@ bytes as `decode` and `answers` give (a test holds them equal), or None where th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 import msgspec
@@ -27,10 +27,14 @@ HOLES = ("balance", "usage")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
+Number = Annotated[int, msgspec.Meta(ge=-QUANTITY_MAX, le=QUANTITY_MAX)]
+"""Bounded, so that of a name that comes twice the first is looked at too, as `wire.decode` does."""
+
+
 class _Check(msgspec.Struct, forbid_unknown_fields=True):
     customer_id: str
     feature_id: str
-    required_balance: int | None = None
+    required_balance: Number | None = None
     send_event: bool | None = None
     with_preview: bool | None = None
     idempotency_key: str | None = None
@@ -39,7 +43,7 @@ class _Check(msgspec.Struct, forbid_unknown_fields=True):
 class _Track(msgspec.Struct, forbid_unknown_fields=True):
     customer_id: str
     feature_id: str
-    value: int | None = None
+    value: Number | None = None
     idempotency_key: str | None = None
 
 

@@ -178,10 +178,16 @@ def _wait_marker(_reply: Any) -> None:
     """Marks the place of a WAIT among the calls that wait."""
 
 
+def redis_scheme(url: str) -> str:
+    """The URL as Redis' client knows it: `valkey` and `valkeys` are other names of its schemes."""
+    scheme, rest = url.split("://", 1)
+    return {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme) + "://" + rest
+
+
 async def connect(url: str, timeout_ms: int, replicas: int = 0) -> Connection:
     """A connection that is ready: authenticated, its server's run_id known, every script loaded and
     its hash verified. Raises StoreUnavailable."""
-    options = parse_url(url.replace("valkey://", "redis://").replace("valkeys://", "rediss://"))
+    options = parse_url(redis_scheme(url))
     loop = asyncio.get_running_loop()
     connection = Connection(timeout_ms)
     try:

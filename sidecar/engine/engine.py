@@ -14,8 +14,8 @@ import structlog
 from redis.asyncio import Redis
 
 from . import keys, loader, scripts
-from .connection import Connection, connect
-from .errors import EngineError, ReplyLost, StoreUnavailable
+from .connection import Connection, connect, redis_scheme
+from .errors import REFUSALS, EngineError, ReplyLost, StoreUnavailable
 from .partitions import Partitions
 from .state import CustomerState, decode_state
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 STALE_RETRIES_MAX = 5
-REFUSALS = ("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
-"""How Redis says that a script did not run, or was stopped at its first write: disk full, memory
-full, a replica, still loading, no quorum, a slot on the move, another script that does not end."""
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.02, 1.0
 
 
@@ -46,7 +43,7 @@ class Engine:
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self.last_error = "not connected yet"
-        self.redis = Redis.from_url(self._url.replace("valkey://", "redis://"), socket_timeout=10)
+        self.redis = Redis.from_url(redis_scheme(self._url), socket_timeout=10)
         """A client for tools: sync, audit, tests. Never on the path of check and track."""
 
     async def start(self) -> None:

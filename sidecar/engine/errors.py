@@ -8,6 +8,10 @@
 
 from __future__ import annotations
 
+REFUSALS = ("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
+"""How Redis says that a script did not run, or was stopped at its first write: disk full, memory
+full, a replica, still loading, no quorum, a slot on the move, another script that does not end."""
+
 
 class EngineError(Exception):
     """Any failure of the engine's stores."""

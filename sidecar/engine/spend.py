@@ -12,7 +12,7 @@ import msgpack
 
 from ..store import idempotency, partitions
 from . import keys, scripts
-from .errors import ReplyLost, StoreUnavailable
+from .errors import REFUSALS, ReplyLost, StoreUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as SqlConnection
@@ -142,12 +142,12 @@ def arguments(call: Spend, catalog: Catalog, settings: Any, looked_up: str) -> t
 
 
 def start(
-    engine: Engine, catalog: Catalog, call: Spend, done: Callable[[Result | Refused | ReplyLost | None], None]
+    engine: Engine, catalog: Catalog, call: Spend, done: Callable[[Result | Exception | None], None]
 ) -> bool:
-    """Makes the call without a task, where nothing is in its way. `done` gets the result; or
+    """Makes the call without a task, where nothing is in its way. `done` gets, once, the result; or
     Refused; or ReplyLost, when it may have run; or None, when the script changed nothing and asks
-    for something first: `run` is then to make it. False: it was not started, and `run` is to make
-    it too."""
+    for something first: `run` is then to make it; or any other exception, a fault. It must not
+    raise. False: it was not started, and `run` is to make it too."""
     connection = engine.connection
     if connection is None:
         return False
@@ -158,21 +158,24 @@ def start(
     script_keys, _digest = _keys(p, call)
     args, fields = arguments(call, catalog, engine.settings, "")
 
-    def replied(reply: Any) -> None:
-        if type(reply) is not list:
-            done(reply if isinstance(reply, ReplyLost) else None)
-            return
+    def outcome(reply: Any) -> Result | Exception | None:
+        if isinstance(reply, Exception):
+            return None if isinstance(reply, StoreUnavailable) or str(reply).startswith(REFUSALS) else reply
         code, *rest = reply
         if code == b"OK":
             if rest[0]:
                 engine.partitions.acknowledge(p, *map(int, rest[0].split(b"-")))
-            done(_result(call, p, rest[0], fields, rest[1:]))
-        elif code == b"REPLAY":
-            done(_result(call, p, rest[0], fields, msgpack.unpackb(rest[1], raw=True), replayed=True))
-        elif code in FINAL:
-            done(Refused(code.decode(), rest[0] - 1 if rest else 0))
-        else:
-            done(None)
+            return _result(call, p, rest[0], fields, rest[1:])
+        if code == b"REPLAY":
+            return _result(call, p, rest[0], fields, msgpack.unpackb(rest[1], raw=True), replayed=True)
+        return Refused(code.decode(), rest[0] - 1 if rest else 0) if code in FINAL else None
+
+    def replied(reply: Any) -> None:
+        try:
+            found = outcome(reply)
+        except Exception as fault:  # here it would end the connection, and this call never be answered
+            found = fault
+        done(found)
 
     connection.run_script(call.script, script_keys, (generation, connection.run_id, *args), replied)
     return True
@@ -188,14 +191,15 @@ def _keys(p: int, call: Spend) -> tuple[tuple[bytes, ...], bytes]:
     return (*script_keys, keys.record(p, digest)), digest
 
 
-async def run(engine: Engine, catalog: Catalog, call: Spend) -> Result:
-    """Makes the call and returns its result, of the first time if its key was used before.
+async def run(engine: Engine, catalog: Catalog, call: Spend, resent: bool = False) -> Result:
+    """Makes the call and returns its result, of the first time if its key was used before; `resent`
+    if it has been sent already and got no reply.
 
     Raises CustomerMissing, EntityMissing, Refused, StoreUnavailable (it did not run) and ReplyLost
     (nobody knows, and there is no key to find out by)."""
     p = engine.partition_of(call.customer_id)
     script_keys, digest = _keys(p, call)
-    looked_up, resent = "", False
+    looked_up = ""
     for attempt in range(ATTEMPTS_MAX):
         args, fields = arguments(call, catalog, engine.settings, looked_up)
         try:

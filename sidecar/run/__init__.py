@@ -9,5 +9,6 @@
 
 Every child holds the read end of a pipe from the supervisor and ends at its EOF, and the lock of
 the data folder, so that the folder stays taken until the last of them has ended.
+Python ones begin in `begin`, which sees to that before they load their code.
 docs/configuration.md, "Processes and signals", says what a signal or a kill does.
 """

@@ -41,14 +41,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until uvicorn takes over, and after it
     config = settings.load()
     from .. import app  # the heavy part
-    from ..api.fast import FastProtocol
+    from ..api import fast
 
     logs.setup(config, "http")
     server = Worker(
         uvicorn.Config(
             app.build(config),
             loop="uvloop",
-            http=FastProtocol,
+            http=fast.protocol(config.fast_path),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -64,9 +64,9 @@ def _tcp(host: str, port: int) -> socket.socket:
     # Past connections in TIME_WAIT must not keep a restart off its port; a live listener still does.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind(name)
-        if sock.family == socket.AF_INET6 and host == "::":
+        if sock.family == socket.AF_INET6 and host == "::":  # before `bind`: later Linux refuses it
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(name)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:

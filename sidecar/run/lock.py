@@ -44,7 +44,7 @@ def is_taken(data_dir: Path) -> bool:
     """Whether a sidecar, or what is left of one, holds the folder now."""
     try:
         fd = os.open(folder.lock(data_dir), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         return not try_lock(fd)

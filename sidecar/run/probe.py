@@ -31,6 +31,6 @@ def readiness(listening: socket.socket, timeout_s: float = 2.0) -> str | None:
 def _reason(body: bytes) -> str:
     try:
         value = json.loads(body)
-        return str(value.get("reason") or value.get("message") or body.decode())
+        return "; ".join(value.get("reasons") or ()) or str(value.get("message") or body.decode())
     except (ValueError, AttributeError):
         return body.decode("utf-8", "replace")[:500]

@@ -25,7 +25,9 @@ class Signals:
         self._old: dict[int, Any] = {}
         self._stops = 0
         for number in (*self._STOPS, signal.SIGCHLD):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup a hang-up stays ignored
+            # Under nohup a hang-up stays ignored. SIGINT never does: a shell without job control
+            # starts `sidecar serve &` with it ignored, and `kill -INT` is then still an order.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._old[number] = signal.signal(number, self._note)
 
     @property

@@ -7,11 +7,12 @@ little, since everything waits for it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import time
-from typing import Iterable, Mapping
+from typing import Iterable, Iterator, Mapping
 
 from ..settings import Settings
 from . import keys, listen, lock, prepare, probe, valkey
@@ -25,6 +26,7 @@ HTTP_END_S = 5.0
 SYNC_STOP_S = 10.0
 """How long the sync worker may take to finish its batch when stopped in order."""
 VALKEY_STOP_S = 30.0
+WATCHER = "sidecar.run.watch"
 READY_S = 15.0
 """How long the start waits for /readyz before it says what is missing."""
 
@@ -34,7 +36,7 @@ def serve(settings: Settings) -> int:
 
     Every process it started has ended when it returns or raises. Raises RunError if the start
     fails, or if a child keeps failing."""
-    with contextlib.ExitStack() as stack:
+    with _full_disk_in_words(settings), contextlib.ExitStack() as stack:
         lock_fd = lock.take(settings.data_dir)
         stack.callback(os.close, lock_fd)
         sockets = listen.bind(settings)
@@ -48,6 +50,16 @@ def serve(settings: Settings) -> int:
         except Stop:
             pass
     return 0
+
+
+@contextlib.contextmanager
+def _full_disk_in_words(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise RunError(f"cannot write to the data folder {settings.data_dir}: {error.strerror}") from None
 
 
 def _start(tree: Tree, sockets: list[socket.socket]) -> None:
@@ -89,6 +101,8 @@ class Tree:
         self, name: str, module: str, variables: Mapping[str, str], args: Iterable[str] = (), fds: Iterable[int] = ()
     ) -> Child:
         ties = {PARENT_FD: str(self._child_fd), "SIDECAR_LOCK_FD": str(self._lock_fd)}
+        if module != WATCHER:  # which watches the pipe itself, from its start
+            module, args = "sidecar.run.begin", [module, *args]
         return Child(name, module, list(args), {**variables, **ties}, [self._child_fd, self._lock_fd, *fds])
 
     def start_workers(self, sockets: list[socket.socket]) -> list[Child]:
@@ -124,7 +138,7 @@ class Tree:
         valkey.binary()
         socket_path = self._files.prepare(self.settings.durability)
         data_dir = str(self.settings.data_dir)  # all it may know: Valkey's environment holds no keys
-        child = self._child("valkey", "sidecar.run.watch", {"SIDECAR_DATA_DIR": data_dir}, [data_dir])
+        child = self._child("valkey", WATCHER, {"SIDECAR_DATA_DIR": data_dir}, [data_dir])
         self.children.append(child)
         child.start()
         told_at = time.monotonic() + 2.0

@@ -1,5 +1,5 @@
 """The sync worker as a process: settings, logs, signals and the supervisor's pipe around
-`sync.worker`. The supervisor starts it as `python -m sync.worker`."""
+`sync.worker`. The supervisor starts it as `python -m sidecar.run.begin sync.worker`."""
 
 from __future__ import annotations
 

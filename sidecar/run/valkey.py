@@ -21,8 +21,9 @@ from .errors import RunError
 from .lock import try_lock
 
 SHORT_DIR_PREFIX = "sidecar-"
-END_GRACE_S = 1.0
-"""How long Valkey may take to flush and end before it is killed, when its sidecar is gone."""
+END_GRACE_S = 0.5
+"""How long Valkey may take to flush and end before it is killed, when its sidecar is gone. What it
+answered is with the operating system by then, so that the kill loses nothing."""
 
 
 class Files:
@@ -54,7 +55,7 @@ class Files:
         """Removes the last run's socket, its short folder if it had one, and the pointer."""
         try:
             path = Path(self.pointer.read_text().strip())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         if path.parent == self.dir:
             path.unlink(missing_ok=True)
@@ -121,7 +122,7 @@ def end(files: Files, grace_s: float = END_GRACE_S) -> bool:
     Its own lock proves that it lives, so a stale process id is never signalled."""
     try:
         fd = os.open(files.lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
     try:
         return wait_until(lambda: try_lock(fd), 0) or _end_holder(fd, grace_s)

@@ -2,7 +2,7 @@
 
 Valkey cannot watch a pipe, so this small process does: `python -m sidecar.run.watch DATA_DIR` starts
 `valkey-server` on the prepared configuration and lives exactly as long. At EOF of the supervisor's
-pipe it gives Valkey a second to flush, then kills it. If the watcher itself is killed, Linux tells
+pipe it gives Valkey a moment to flush, then kills it. If the watcher itself is killed, Linux tells
 Valkey (parent-death signal), and elsewhere the next start or any other child of the sidecar ends it.
 """
 
@@ -20,7 +20,7 @@ from typing import Callable
 from . import valkey
 
 STOP_S = 30.0
-"""How long an ordered stop waits for Valkey to flush its append-only file; asked twice, a second."""
+"""How long an ordered stop waits for Valkey to flush its append-only file; asked twice, valkey.END_GRACE_S."""
 
 _PR_SET_PDEATHSIG = 1
 

@@ -33,7 +33,7 @@ def with_key(value: str) -> dict[str, str]:
     ("authorization", "code"),
     [
         ("", "no_secret_key"), ("Basic abc", "no_secret_key"), (KEY, "no_secret_key"), ("Bearer", "no_secret_key"),
-        ("Bearer sk_test_123", "invalid_request"), ("Bearer ", "invalid_request"), ("Bearer hello", "invalid_request"),
+        ("Bearer sk_test_123", "invalid_request"), ("Bearer hello", "invalid_request"),
         ("Bearer am_sk_test_unknown_0123456789", "invalid_secret_key"), ("Bearer am_sk_", "invalid_secret_key"),
         (f"Bearer {KEY}x", "invalid_secret_key"), (f"Bearer {KEY[:-1]}", "invalid_secret_key"),
         ("Bearer am_jwt_abc", "invalid_secret_key"), ("Bearer am_oauth_abc", "invalid_secret_key"),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, AsyncIterator, Iterator
+from typing import Any, Iterator
 
 import httpx
 import msgpack
 import pytest
-import uvicorn
 
-from tests.http import KEY, MSGPACK, Api, audit, memory_folder
+from tests.http import KEY, MSGPACK, Api, audit, memory_folder, served
 
 D = Decimal
 AUTHORIZED = {"authorization": f"Bearer {KEY}"}
@@ -97,21 +95,6 @@ def test_numbers_of_answers_are_written_digit_by_digit(api: Api) -> None:
 # Sockets
 
 
-@contextlib.asynccontextmanager
-async def served(app: Any, *sockets: socket.socket) -> AsyncIterator[None]:
-    """uvicorn on sockets that listen already, as the worker runs it (the app is started already)."""
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, http="httptools"))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    running = asyncio.create_task(server._serve(list(sockets)))
-    while not server.started:
-        await asyncio.sleep(0.005)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await running
-
-
 @pytest.fixture
 def sockets() -> Iterator[tuple[socket.socket, socket.socket, Path]]:
     """A TCP socket and a Unix socket to serve on, and the Unix one's path."""
@@ -130,7 +113,7 @@ def test_tcp_and_unix_sockets_answer_alike(api: Api, sockets: tuple[socket.socke
         port = tcp.getsockname()[1]
         over_unix = httpx.AsyncHTTPTransport(uds=str(path))
         async with (
-            served(api.app, tcp, unix),
+            served(api.app, api.state if api.way == "short" else {}, tcp, unix),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=AUTHORIZED) as one,
             httpx.AsyncClient(base_url="http://sidecar", headers=AUTHORIZED, transport=over_unix) as other,
         ):
@@ -159,7 +142,7 @@ def test_a_hundred_connections_at_once_are_exact(api: Api, sockets: tuple[socket
         port = tcp.getsockname()[1]
         over_unix = httpx.AsyncHTTPTransport(uds=str(path), limits=limits)
         async with (
-            served(api.app, tcp, unix),
+            served(api.app, api.state if api.way == "short" else {}, tcp, unix),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=AUTHORIZED, limits=limits, timeout=30) as one,
             httpx.AsyncClient(base_url="http://sidecar", headers=AUTHORIZED, transport=over_unix, timeout=30) as other,
         ):

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import pytest
 
@@ -28,35 +28,37 @@ UNREACHABLE = (
 """What npm and pip say when there is no registry, as opposed to one that refuses."""
 
 
-def javascript() -> Path:
-    """The folder whose `node_modules` holds autumn-js and atmn. Skips without node, npm or registry."""
+def javascript(clients: Path = CLIENTS) -> Path:
+    """The folder whose `node_modules` holds autumn-js (and atmn), as the package files in `clients` say.
+    Skips without node, npm or registry."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    return _installed("js", ("package.json", "package-lock.json"), _npm)
+    return _installed("js", (clients / "package.json", clients / "package-lock.json"), _npm)
 
 
-def python() -> Path:
-    """The interpreter of an environment that holds autumn-py. Skips without a registry."""
-    return _installed("py", ("requirements.txt",), _pip) / "bin" / "python"
+def python(requirements: Path = CLIENTS / "requirements.txt") -> Path:
+    """The interpreter of an environment that holds autumn-py, or what else is required. Skips without a
+    registry."""
+    return _installed("py", (requirements,), _pip) / "bin" / "python"
 
 
-def _npm(folder: Path) -> None:
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(CLIENTS / name, folder)
+def _npm(folder: Path, sources: Sequence[Path]) -> None:
+    for source in sources:
+        shutil.copy(source, folder)
     _run("npm", "ci", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts",
          "--fetch-retries", "1", "--fetch-retry-mintimeout", "1000")
 
 
-def _pip(folder: Path) -> None:
+def _pip(folder: Path, sources: Sequence[Path]) -> None:
     _run(sys.executable, "-m", "venv", str(folder))
     pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--retries", "2")
-    _run(*pip, "--requirement", str(CLIENTS / "requirements.txt"))
+    _run(*pip, "--requirement", str(sources[0]))
 
 
-def _installed(name: str, sources: tuple[str, ...], install: Callable[[Path], None]) -> Path:
+def _installed(name: str, sources: Sequence[Path], install: Callable[[Path, Sequence[Path]], None]) -> Path:
     """The folder `name`, installed unless it is there. Test runs beside this one wait for it."""
-    content = b"".join((CLIENTS / source).read_bytes() for source in sources) + sys.version.encode()
+    content = b"".join(source.read_bytes() for source in sources) + sys.version.encode()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sidecar-tests"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
@@ -66,7 +68,7 @@ def _installed(name: str, sources: tuple[str, ...], install: Callable[[Path], No
         if not complete.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            install(folder)
+            install(folder, sources)
             complete.touch()
     return folder
 

@@ -108,12 +108,13 @@ def test_a_thousand_calls_are_a_thousand_scripts_and_nothing_else(api: Api, moni
 
 
 def test_calls_of_one_turn_share_a_write(api: Api) -> None:
-    """Ten concurrent calls leave in one write, so in far fewer reads of the server than calls."""
+    """A hundred calls made at once in memory leave in a few writes, so in far fewer reads of the server
+    than calls. Over sockets they come as the client sends them: then no call takes two."""
     c = api.customer()
     api.together(*[mixed(c, 1)] * 5)
     before = api.redis.info("stats")["total_reads_processed"]
     api.together(*[mixed(c, 1)] * 100)
-    assert api.redis.info("stats")["total_reads_processed"] - before <= 20
+    assert api.redis.info("stats")["total_reads_processed"] - before <= (20 if api.way == "asgi" else 120)
 
 
 def test_scripts_that_redis_forgot_are_loaded_again(api: Api) -> None:

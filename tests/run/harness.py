@@ -16,7 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Callable, Mapping, Sequence
 from urllib.request import Request, urlopen
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -62,6 +62,7 @@ def environment(extra: Mapping[str, str], package_root: Path = REPOSITORY) -> di
     """This environment without any SIDECAR_* setting, and with `extra`; `sidecar` is imported from
     `package_root`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of hundreds of processes compiles the project anew
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package_root), kept.get("PYTHONPATH")]))
     return kept | dict(extra)
 
@@ -104,18 +105,28 @@ class Sidecar:
         assert match, self.output
         return match[1]
 
-    def launch(self, *args: str) -> None:
-        """Starts it without waiting."""
+    def launch(self, *args: str, command: Sequence[str] | None = None, ignored: Sequence[signal.Signals] = ()) -> None:
+        """Starts it, or a `command` that becomes it, without waiting; `ignored` signals as some shells
+        hand down, all others as a terminal does, however the tests were started."""
+        def set_signals() -> None:
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "sidecar", "serve", *args], cwd=self.data_dir.parent,
+                command or [sys.executable, "-P", "-m", "sidecar", "serve", *args], cwd=self.data_dir.parent,
                 env=environment(self.settings, self.package_root), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=set_signals,
             )
 
     def start(self, *args: str) -> float:
         """Starts it and waits for its banner; returns the seconds that took."""
         self.launch(*args)
+        return self.wait_until_started()
+
+    def wait_until_started(self) -> float:
+        """Waits for the banner after a `launch`; returns the seconds that took."""
         return wait_for("the banner", self._banner, START_TIMEOUT_S)
 
     def _banner(self) -> bool:

@@ -99,3 +99,6 @@ def test_serve_on_external_stores_starts_no_embedded_ones(sidecar: Sidecar, valk
 def test_sync_alone_needs_a_running_sidecar(sidecar: Sidecar, tmp_path: Path) -> None:
     done = command("sync", "--data-dir", str(sidecar.data_dir), cwd=tmp_path)
     assert done.returncode == 1 and "no sidecar runs on" in done.stderr
+    (tmp_path / "file").write_text("")
+    done = command("sync", "--data-dir", "file", cwd=tmp_path)
+    assert done.returncode == 1 and "no sidecar runs on" in done.stderr and "Traceback" not in done.stderr

@@ -9,37 +9,94 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from sidecar.run import lock
 
-from .harness import Sidecar, command, wait_for
+from .harness import Sidecar, command, environment, wait_for
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name)
-def test_stop_leaves_nothing_behind(sidecar: Sidecar, number: int) -> None:
-    sidecar.start()
-    assert {p.role for p in sidecar.processes()} == {"parent", "watch", "valkey", "http", "sync"}
-    assert sidecar.stop(number) == 0, sidecar.output
+def test_stop_leaves_nothing_behind(sidecar: Sidecar) -> None:
+    """By each signal, and what it leaves serves again."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        sidecar.start()
+        assert sidecar.answers(), number
+        assert {p.role for p in sidecar.processes()} == {"parent", "watch", "valkey", "http", "sync"}
+        assert sidecar.stop(number) == 0, sidecar.output
+        assert sidecar.processes() == [], number
+        assert not (sidecar.data_dir / "valkey" / "redis.sock").exists()
+
+
+def test_kill_int_ends_one_that_a_shell_started_in_the_background(sidecar: Sidecar) -> None:
+    """Shells without job control start `sidecar serve &` with SIGINT ignored, and `nohup` does so with
+    SIGHUP: the first is an order all the same, the second stays ignored."""
+    sidecar.launch(ignored=[signal.SIGINT, signal.SIGHUP])
+    sidecar.wait_until_started()
+    with pytest.raises(subprocess.TimeoutExpired):
+        sidecar.stop(signal.SIGHUP, timeout_s=0.5)
+    assert sidecar.stop(signal.SIGINT) == 0, sidecar.output
     assert sidecar.processes() == []
-    assert not (sidecar.data_dir / "valkey" / "redis.sock").exists()
+
+
+def test_every_address_of_ipv6_and_ipv4(sidecar: Sidecar) -> None:
+    """`--host ::` is also 127.0.0.1, and the printed curl line names an address that can be called."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            sidecar.settings["SIDECAR_HOST"] = "127.0.0.1"  # a machine without IPv6 shows the rest
+        else:
+            sidecar.settings["SIDECAR_HOST"] = "::"
+    sidecar.settings["SIDECAR_SECRET_KEYS"] = "am_sk_1"
+    sidecar.start()
+    assert sidecar.answers()
+    assert re.search(r"curl -s http://(\[::1\]|127\.0\.0\.1):", sidecar.output)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: folder.write_text(""), "File exists"),
+        (lambda folder: (folder / "secret_key").mkdir(parents=True), "secret_key: Is a directory"),
+        (lambda folder: (folder.mkdir(), (folder / "secret_key").write_bytes(b"\xff")), "does not hold a key"),
+        (lambda folder: (folder.mkdir(), (folder / "valkey").write_text("")), "valkey: File exists"),
+        (lambda folder: (folder / "lock").mkdir(parents=True), "Is a directory"),
+        (lambda folder: (folder / "sidecar.db").mkdir(parents=True), "unable to open database file"),
+    ],
+    ids=["a file", "key a folder", "key no text", "valkey a file", "lock a folder", "database a folder"],
+)
+def test_a_data_folder_that_cannot_be_used_is_refused(
+    sidecar: Sidecar, tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    make(sidecar.data_dir)
+    done = command("serve", cwd=tmp_path, settings=sidecar.settings)
+    assert done.returncode == 1 and said in done.stderr and str(sidecar.data_dir) in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and sidecar.processes() == []
+
+
+def test_a_disk_that_takes_nothing_is_named(sidecar: Sidecar, tmp_path: Path) -> None:
+    """By a limit of 0 bytes a file, which fails as a full disk does."""
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 0; exec {shlex.quote(sys.executable)} -P -m sidecar serve"], cwd=tmp_path,
+        env=environment(sidecar.settings), capture_output=True, text=True, timeout=30, restore_signals=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"sidecar: cannot write to the data folder {sidecar.data_dir}: File too large\n"
     sidecar.start()
     assert sidecar.answers()
 
 
-def test_everything_is_below_the_data_folder_and_private(sidecar: Sidecar) -> None:
+def test_everything_is_below_the_data_folder_and_private_and_the_curl_line_works(sidecar: Sidecar) -> None:
     sidecar.start()
     assert [path.name for path in sidecar.data_dir.parent.iterdir() if path != sidecar.log] == ["data"]
     for name in ["", "valkey", "secret_key", "valkey/redis.sock"]:
         assert stat.S_IMODE((sidecar.data_dir / name).stat().st_mode) & 0o077 == 0, name
-
-
-def test_the_printed_curl_line_works(sidecar: Sidecar) -> None:
-    sidecar.start()
     line = re.search(r"^  try +(curl .*)$", sidecar.output, re.MULTILINE)
     assert line, sidecar.output
     done = subprocess.run([*shlex.split(line[1]), "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=20)

@@ -68,7 +68,18 @@ def test_unknown_names_are_refused_with_the_nearest_known(monkeypatch: pytest.Mo
         ({"test_clock": "1", "secret_keys": "am_sk_test_1,am_sk_live_1"}, "refused with a live key"),
         ({"test_clock": "1", "secret_keys": "am_pk_live_1"}, "refused with a live key"),
         ({"redis_url": "localhost:6379"}, "must begin with redis://"),
+        ({"redis_url": "redis://h:port"}, "the port must be a number"),
+        ({"redis_url": "redis://h:65536"}, "the port must be a number"),
+        ({"redis_url": "redis://:a/b@h:1"}, "as %40 %3A %2F"),
+        ({"redis_url": "redis://h/one"}, "database's number"),
+        ({"redis_url": "redis://h/0?ssl_cert_reqs=none"}, "ssl_cert_reqs does not work here"),
+        ({"redis_url": "redis://"}, "must name a host"),
+        ({"redis_url": "unix://"}, "must name a socket"),
         ({"database_url": "mysql://x"}, "must begin with postgresql://"),
+        ({"database_url": "postgresql://u:p@h:x/d"}, "host:port/database"),
+        ({"database_url": "postgresql://u:p@w@h/d"}, "as %40 %3A %2F"),
+        ({"database_url": "sqlite:x"}, "or sqlite:///"),
+        ({"database_url": "sqlite:///:memory:"}, "must name a file"),
         ({"persist_free_overage": "true"}, "not supported yet"),
         ({"currency": "dollars"}, "three letters"),
         ({"uds": "/tmp/" + "x" * 100}, "100 bytes"),
@@ -83,6 +94,23 @@ def test_what_does_not_fit_is_refused_in_words(
     with pytest.raises(SettingsError) as refused:
         load()
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("name, url", [
+    ("redis_url", "redis://h"), ("redis_url", "rediss://user:p%40ss@[::1]:6379/2"), ("redis_url", "valkeys://h:1/"),
+    ("redis_url", "unix:///run/redis.sock?db=1"), ("database_url", "postgresql://u:a#b?c@h/d?sslmode=require"),
+    ("database_url", "postgresql:///d?host=/run/postgresql"), ("database_url", "postgres://[::1]:5432/d"),
+    ("database_url", "sqlite:////var/lib/s.db"),
+])
+def test_urls_that_work_are_taken(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    monkeypatch.setenv(f"SIDECAR_{name.upper()}", url)
+    assert getattr(load(), name) == url
+
+
+def test_an_env_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="cannot read .env: it is not UTF-8 text"):
+        load()
 
 
 @pytest.mark.parametrize("key", ["am_sk_42424242", "am_sk_1234567890", "am_sk_test_x", "am_pk_test_x", "am_skx"])
