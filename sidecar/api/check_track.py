@@ -69,10 +69,8 @@ def lost(problem: ReplyLost, call: Spend) -> ApiError:
     """The error of a call whose reply did not come."""
     if call.changes_nothing:
         return ApiError(503, "unavailable", f"not decided: {problem}", {"Retry-After": "1"})
-    return ApiError(
-        504, "outcome_unknown",
-        f"it may have been applied: {problem}. Repeat it with an idempotency_key to make this safe",
-    )
+    advice = "Repeat it with the same idempotency_key" if call.key else "An idempotency_key would make it safe to repeat it"
+    return ApiError(504, "outcome_unknown", f"it may have been applied: {problem}. {advice}")
 
 
 def refused(refusal: Refused, call: Spend) -> ApiError:

@@ -12,7 +12,7 @@ import msgpack
 
 from ..store import idempotency, partitions
 from . import keys, scripts
-from .errors import REFUSALS, ReplyLost, StoreUnavailable
+from .errors import REFUSALS, PartitionRefused, ReplyLost, StoreUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as SqlConnection
@@ -212,6 +212,10 @@ async def run(engine: Engine, catalog: Catalog, call: Spend, resent: bool = Fals
                 raise
             resent = True  # the key finds out whether it ran
             continue
+        except (StoreUnavailable, PartitionRefused) as problem:
+            if resent and not call.changes_nothing:  # nothing was done now, but maybe before
+                raise ReplyLost(f"its answer was lost, and then: {problem}") from problem
+            raise
         if code == b"OK":
             result = _result(call, p, rest[0], fields, rest[1:])
             if rest[0]:

@@ -81,7 +81,8 @@ async def _audit(settings: Settings, asked_to_stop: Callable[[], bool]) -> Audit
             return await store.read(settings_kv.clock_offset_ms)
 
         await store.write(partitions.ensure, settings.partitions)
-        engine = Engine(settings, store, Clock(read_offset if settings.test_clock else None))
+        # Where a test clock was ever moved, its time is the stores' time, whatever this process is told.
+        engine = Engine(settings, store, Clock(read_offset))
         await engine.start()
         try:
             comparing = asyncio.create_task(audit(engine, store, report=_progress))

@@ -314,7 +314,8 @@ def test_a_connection_cut_before_its_answer_is_only_dropped(api: Api, faults: li
     data = request({"customer_id": "c", "feature_id": "msg"}, "/v1/track")
 
     async def exchange() -> None:
-        api.redis.execute_command("CLIENT", "PAUSE", "300", "ALL")
+        began = time.monotonic()
+        api.redis.execute_command("CLIENT", "PAUSE", "1500", "ALL")
         for _ in range(20):
             sock = socket.socket(socket.AF_UNIX)
             sock.connect(api.socket_path)
@@ -323,8 +324,11 @@ def test_a_connection_cut_before_its_answer_is_only_dropped(api: Api, faults: li
             if how == "reset":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
-        await asyncio.sleep(0.6)
-        assert api.server is not None and not api.server.server_state.connections
+        assert api.server is not None
+        async with asyncio.timeout(5):
+            while api.server.server_state.connections:
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(1.8 - (time.monotonic() - began))
 
     with counted() as short:
         api.run(exchange())
@@ -376,7 +380,8 @@ def test_a_thousand_connections_that_come_and_go_leave_nothing(api: Api) -> None
 def test_every_call_is_answered_when_redis_connection_is_lost_under_load(
     make_api: Callable[..., Api], keyed: bool
 ) -> None:
-    """Keyed calls find out by their key what became of them; the others are told that nobody knows."""
+    """Keyed calls find out by their key what became of them, and are repeated where Redis was away for
+    that too; the others are told that nobody knows."""
     api = selling(make_api(redis_timeout_ms=3_000))
     statuses: dict[int, int] = {}
 
@@ -387,10 +392,15 @@ def test_every_call_is_answered_when_redis_connection_is_lost_under_load(
             while time.monotonic() < until:
                 n += 1
                 key = {"idempotency_key": f"{number}-{n}"} if keyed else {}
-                answer = await client.call(request({"customer_id": "c", "feature_id": "msg", **key}, "/v1/track"))
-                statuses[answer.status] = statuses.get(answer.status, 0) + 1
-                assert answer.status in ((200, 503) if keyed else (200, 503, 504)), answer
+                data = request({"customer_id": "c", "feature_id": "msg", **key}, "/v1/track")
+                answer = await client.call(data)
                 assert (b"idempotency-replayed", b"true") not in answer.headers, "it was not the caller's second try"
+                while True:
+                    statuses[answer.status] = statuses.get(answer.status, 0) + 1
+                    assert answer.status in (200, 503, 504), answer
+                    if answer.status == 200 or not keyed:
+                        break
+                    answer = await client.call(data)
                 applied += answer.status == 200
         return applied
 
@@ -420,7 +430,7 @@ def test_a_reply_that_never_comes_is_answered_in_time(make_api: Callable[..., Ap
     calls: dict[str, tuple[dict[str, Any], str, int]] = {
         "check": (check(1), "/v1/check", 503),
         "track": ({"customer_id": "c", "feature_id": "msg"}, "/v1/track", 504),
-        "keyed": ({"customer_id": "c", "feature_id": "msg", "idempotency_key": "k"}, "/v1/track", 503),
+        "keyed": ({"customer_id": "c", "feature_id": "msg", "idempotency_key": "k"}, "/v1/track", 504),
         "sent": (check(1, send_event=True), "/v1/check", 504),
     }
 

@@ -81,7 +81,9 @@ def buy_and_be_cut_off(sidecar: Sidecar, store: Store, killed: tuple[str, ...]) 
     wait_for("the decision in SQL", lambda: decided(store) == 1, 1.5)
     assert tree.kill(sidecar, killed) == len(killed)
     buyer.join(5)
-    assert outcomes == ["cut"]
+    # Where Valkey dies too, it may do so a moment before the worker, which then says what is so.
+    [outcome] = outcomes
+    assert outcome == "cut" or ("valkey" in killed and "outcome_unknown" in outcome), outcome
 
 
 def test_a_purchase_cut_off_between_sql_and_redis_is_made_once(sidecar: Sidecar, store: Store) -> None:

@@ -73,6 +73,19 @@ def test_one_scaled_unit_is_named(used: Sidecar, tmp_path: Path) -> None:
             used.stop()
 
 
+def test_beside_a_moved_test_clock(sidecar: Sidecar, tmp_path: Path) -> None:
+    """The audit knows the stores' time without being told of the clock: SQL has forgotten a key that
+    Redis, on the machine's time, still has."""
+    sidecar.settings["SIDECAR_TEST_CLOCK"] = "1"
+    sidecar.start("--catalog", EXAMPLE)
+    call(sidecar, "track", {"customer_id": "ada", "feature_id": "messages", "value": 3, "idempotency_key": "k1"})
+    wait_for("the key in SQL", lambda: rows(sidecar, "SELECT * FROM idempotency"))
+    call(sidecar, "test_clock", {"advance_ms": 40 * 86_400_000})
+    wait_for("its end", lambda: not rows(sidecar, "SELECT * FROM idempotency"), 20)
+    done = audit(sidecar, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_cannot_be_compared_is_2(sidecar: Sidecar, tmp_path: Path) -> None:
     nothing = audit(sidecar, tmp_path)
     assert nothing.returncode == 2 and "there is no database in" in nothing.stderr
