@@ -4,7 +4,8 @@ loaded again on demand.
 
 KEYS 1 meta        partition meta
 KEYS 2 log         partition log
-KEYS 3 states      any number of customer, entity and record keys
+KEYS 3 holds       the partition's open holds by their end
+KEYS 4 states      any number of customer, entity, lock and record keys
 ARGV 1 generation  it is being opened under
 ARGV 2 cursor_gen  the partition's cursor: no snapshot behind it may be loaded
 ARGV 3 cursor_seq
@@ -13,10 +14,15 @@ ARGV 5 cut         1 to drop the log's entries: SQL will never read them
 ANSWER OK | HIGHER generation
 CODES HIGHER
 --]]
+--- @include "ids"
 --- @include "marks"
 local meta = redis.call('HMGET', KEYS[1], 'gen', 'run')
 if meta[1] ~= ARGV[1] or meta[2] ~= '' then return {'HIGHER', meta[1] or ''} end
-for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end
+for i = 4, #KEYS do
+  local customer_id = string.match(KEYS[i], '^{p%d+}:h:(.*)$')
+  if customer_id then forget_holds(KEYS[i], KEYS[3], customer_id) end
+  redis.call('DEL', KEYS[i])
+end
 if ARGV[5] == '1' then redis.call('XTRIM', KEYS[2], 'MAXLEN', 0) end
 raise_mark(KEYS[1], 'eg', 'es', tonumber(ARGV[2]), tonumber(ARGV[3]))
 redis.call('HSET', KEYS[1], 'kl', ARGV[4])

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .api import (
-    billing, catalog, check_track, customers, entities, events, fast, operate, pages, rpc, wire,
+    balances, batch, billing, catalog, check_track, customers, entities, events, explain, fast, holds, operate, pages, rpc,
+    wire,
 )
 from .api.auth import Keys
 from .api.endpoint import Context, routing_path
@@ -43,7 +44,9 @@ def build(settings: Settings) -> Starlette:
 
     routes = [
         route
-        for module in (operate, check_track, customers, entities, billing, catalog, rpc, events, pages)
+        for module in (
+            operate, check_track, holds, batch, customers, entities, balances, billing, catalog, rpc, events, explain, pages,
+        )
         for route in module.routes
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})

@@ -94,6 +94,22 @@ def audit(data_dir: DataDir = None) -> None:
     raise typer.Exit(code)
 
 
+@app.command(epilog="Example:  sidecar explain ada messages --entity seat-1")
+def explain(
+    customer: Annotated[str, typer.Argument(help="Id of the customer", show_default=False)],
+    feature: Annotated[str, typer.Argument(help="Id of the feature", show_default=False)],
+    entity: Annotated[str, typer.Option("--entity", help="As a call with this entity sees it", show_default=False)] = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Show where a customer's units went: who pays next, what limits it, what changed lately.
+
+    Beside a running sidecar or alone, as GET /v1/customers/{id}/explain answers it."""
+    settings = load(data_dir=data_dir)
+    from .run.explain import run
+
+    raise typer.Exit(run(settings, customer, feature, entity))
+
+
 @app.command(epilog="Example:  SIDECAR_DATABASE_URL=postgresql://… sidecar migrate")
 def migrate(data_dir: DataDir = None) -> None:
     """Bring the database to this release's schema; `serve` does so by itself.

@@ -60,9 +60,12 @@ class Settings(BaseSettings):
     idempotency_bytes_max: int = Field(1 << 30, ge=1 << 10, description="Bytes of idempotency records kept in Redis")
     log_entries_max: int = Field(1_000_000, ge=1_000, description="Log entries not yet in SQL before calls answer 503")
     redis_timeout_ms: int = Field(2_000, ge=10, le=60_000, description="How long a call waits for Redis")
+    hold_max_s: int = Field(86_400, ge=1, le=86_400, description="How long a hold may last, and lasts by default")
     shutdown_timeout_s: int = Field(10, ge=1, le=300, description="How long a stop waits for calls in flight")
     fast_path: bool = Field(True, description="Answer check and track without ASGI between where a request is usual")
-    persist_free_overage: bool = Field(False, description="Not supported yet: only false")
+    persist_free_overage: bool = Field(
+        False, description="Overage of free buckets outlives a reset, and a purchase pays debts first"
+    )
     currency: str = Field("usd", description="Currency of prices, three letters")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line written")
@@ -145,13 +148,6 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[A-Za-z]{3}", code):
             raise ValueError("must be three letters, such as usd")
         return code.lower()
-
-    @field_validator("persist_free_overage")
-    @classmethod
-    def _not_built(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("is not supported yet; leave it out or set it to false")
-        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:

@@ -19,8 +19,10 @@ from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, CursorConflict, Place
 from sidecar.store.tables import sync_rejected
 
+from .flush import flush
 from .records import Record, RecordError, decode
-from .working import Entry, SqlBehind, Working
+from .rows import Entry
+from .working import SqlBehind, Working
 
 __all__ = ["BATCH_MAX", "Applied", "CursorConflict", "Entry", "LogGap", "SqlBehind", "apply", "follows"]
 
@@ -110,7 +112,7 @@ def _apply_or_split(
         with conn.begin_nested():
             working = Working(conn, batch)
             working.play()
-            working.flush()
+            flush(conn, working)
     except Exception as error:
         if not _is_entrys_fault(error):
             raise

@@ -15,7 +15,7 @@ from typing import Any, Callable, Coroutine, Iterable, Sequence
 
 import msgpack
 import structlog
-from sqlalchemy import Connection, func, literal_column, select
+from sqlalchemy import Connection, select
 
 from sidecar.domain import layout
 from sidecar.engine import keys
@@ -25,11 +25,14 @@ from sidecar.store import idempotency, partitions, tables
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor
 
+from . import ledgers
 from .apply import follows
-from .compare import Difference, Expected, State, compare
+from .compare import Difference, State, compare
+from .expected import expected_of
 from .reader import parse_entries, stream_id
 from .records import Record, RecordError, decode
-from .working import Entry, SqlBehind, Working
+from .rows import Entry
+from .working import SqlBehind, Working
 
 __all__ = ["AuditResult", "Difference", "audit"]
 
@@ -159,7 +162,7 @@ def _compare(
         if cid in broken:
             continue
         look.customers += 1
-        expected = _expected(working, cid)
+        expected = expected_of(working, cid)
         if expected is None:
             look.add(name, "customer", "cid", cid, None)
             continue
@@ -177,16 +180,23 @@ async def _read_redis(
         for name in names:
             pipe.hgetall(keys.customer(p, name))
             pipe.zrange(keys.entities(p, name), 0, -1)
+            pipe.zrange(keys.locks(p, name), 0, -1, withscores=True)
+        pipe.zrange(keys.holds(p), 0, -1, withscores=True)
         pipe.xrange(keys.log(p), min=f"({stream_id(cursor)}")
         pipe.hget(keys.meta(p), "kl")
         for digest in digests:
             pipe.get(keys.record(p, digest))
         answers = await pipe.execute()
-    at = 2 * len(names)
+    at = 3 * len(names)
+    held: dict[str, dict[bytes, int]] = defaultdict(dict)
+    for member, end in answers[at]:
+        name, _, lock_id = member.partition(b"\0")
+        held[name.decode()][lock_id] = int(end)
     states = [
-        State(fields, frozenset(members)) if fields else None for fields, members in zip(answers[:at:2], answers[1:at:2])
+        State(fields, frozenset(members), {lock_id: int(end) for lock_id, end in locks}, held[name]) if fields else None
+        for name, fields, members, locks in zip(names, answers[:at:3], answers[1:at:3], answers[2:at:3])
     ]
-    return states, list(parse_entries(p, answers[at])), answers[at + 2 :], answers[at + 1]
+    return states, list(parse_entries(p, answers[at + 1])), answers[at + 3 :], answers[at + 2]
 
 
 def _decode_unread(look: _Look, cursor: Cursor, entries: Iterable[Entry]) -> list[tuple[Entry, Record]]:
@@ -229,32 +239,9 @@ def _play(look: _Look, working: Working, unread: Sequence[tuple[Entry, Record]])
             working.play_one(entry, record)
         except (RecordError, SqlBehind) as error:
             broken.add(record.cid)
-            row = working.customers.get(record.cid)
+            row = working.rows.customers.get(record.cid)
             look.add(row.id if row else f"cid {record.cid}", "log", keys.event_id(*entry[:3]), str(error), "")
     return broken
-
-
-def _expected(working: Working, cid: int) -> Expected | None:
-    row = working.customers.get(cid)
-    if row is None or cid in working.deleted or (row.deleted_at is not None and row.applied_version == row.structure_version):
-        return None
-    entry = working.last_entry.get(cid)
-    return Expected(
-        cid=cid,
-        version=working.versions[cid],
-        last_ms=working.last_ms[cid],
-        rows={
-            b.no: (b.feature_id, b.row())
-            for (owner, _), b in working.buckets.items() if owner == cid and b.removed_at is None
-        },
-        slots={
-            (no, entity_id): layout.Slot(no, slot.balance, slot.period)
-            for (owner, no, entity_id), slot in working.slots.items() if owner == cid
-        },
-        entities={entity_id: feature for (owner, entity_id), feature in working.entities.items() if owner == cid},
-        unread_entry=(entry.gen, entry.seq) if entry else None,
-        synced_entry=(row.log_gen, row.log_seq),
-    )
 
 
 def _compare_absent(
@@ -262,7 +249,7 @@ def _compare_absent(
 ) -> None:
     """A customer with unread entries must be in Redis: only what SQL has may leave it."""
     for cid in cids:
-        row = working.customers.get(cid)
+        row = working.rows.customers.get(cid)
         if row is None or cid in working.deleted or row.id in look.names:
             continue
         if not now(engine.redis.exists(keys.customer(look.p, row.id))):
@@ -300,7 +287,7 @@ def _compare_keys(
     """Every live record is in both stores, and the same, unless Redis lost its own and knows it."""
     expected = dict(sql_keys)
     for entry, record in unread:
-        row = working.customers.get(record.cid)
+        row = working.rows.customers.get(record.cid)
         if record.idempotency is not None and record.info.key is not None and row is not None:
             digest = idempotency.digest(row.id, record.info.key)
             if digest in redis:
@@ -308,7 +295,7 @@ def _compare_keys(
                 expected[record.cid, digest] = (entry.gen, entry.seq, end, packed)
     gone = _deleted_cids(conn, working)
     for (cid, digest), (gen, seq, end_ms, packed) in expected.items():
-        row = working.customers.get(cid)
+        row = working.rows.customers.get(cid)
         name = row.id if row else f"cid {cid}"
         look.keys += 1
         stored = redis.get(digest)
@@ -333,7 +320,7 @@ def _compare_keys(
 
 
 def _deleted_cids(conn: Connection, working: Working) -> set[int]:
-    return {cid for cid, row in working.customers.items() if row.deleted_at is not None} | set(working.deleted)
+    return {cid for cid, row in working.rows.customers.items() if row.deleted_at is not None} | set(working.deleted)
 
 
 def _is_deleteds(conn: Connection, stored: bytes) -> bool:
@@ -353,46 +340,13 @@ async def _audit_sql(store: Store, result: AuditResult, report: Report | None) -
     """Every bucket is the sum of its ledger, and nothing was set aside."""
     after = 0
     while True:
-        cids, differences = await store.read(_compare_ledger, after)
+        cids, differences = await store.read(ledgers.compare_ledger, after)
         result.differences += differences
         if not cids:
             break
         result.sql_customers += len(cids)
         after = cids[-1]
-    rejected = await store.read(_rejected)
+    rejected = await store.read(ledgers.set_aside)
     result.differences += rejected
     if report:
         report(f"SQL: {result.sql_customers} customers' buckets are the sum of their ledger, {len(rejected)} entries set aside")
-
-
-def _compare_ledger(conn: Connection, after: int) -> tuple[list[int], list[Difference]]:
-    c, b, x = tables.customers.c, tables.buckets.c, tables.ledger.c
-    names = {
-        cid: name for cid, name in conn.execute(select(c.cid, c.id).where(c.cid > after).order_by(c.cid).limit(500))
-    }
-    if not names:
-        return [], []
-    # In two parts: the sum of an unlimited bucket may pass what SQLite adds up.
-    sums = select(
-        x.cid, x.no, func.sum(x.delta.op(">>")(literal_column("26"))), func.sum(x.delta.op("&")((1 << 26) - 1))
-    ).where(x.cid.in_(names), x.no > 0).group_by(x.cid, x.no)
-    total: dict[tuple[int, int], int] = defaultdict(int)
-    for cid, no, high, low in conn.execute(sums):
-        total[cid, no] = int(high) * (1 << 26) + int(low)
-    rows: dict[tuple[int, int], int] = {}
-    for cid, no, balance, granted, flags in conn.execute(
-        select(b.cid, b.no, b.balance, b.granted, b.flags).where(b.cid.in_(names))
-    ):
-        rows[cid, no] = balance - (granted * layout.USED_HIGH_UNIT if flags & layout.UNLIMITED else 0)
-    differences = [
-        Difference(names[key[0]], "ledger", key[1], "balance", f"its ledger: {total.get(key, 0)}", rows.get(key, 0))
-        for key in sorted(total.keys() | rows.keys())
-        if total.get(key, 0) != rows.get(key, 0)
-    ]
-    return list(names), differences
-
-
-def _rejected(conn: Connection) -> list[Difference]:
-    r = tables.sync_rejected.c
-    rows = conn.execute(select(r.p, r.gen, r.seq, r.error).order_by(r.p, r.gen, r.seq).limit(DIFFERENCES_MAX))
-    return [Difference("", "rejected", 0, keys.event_id(p, gen, seq), "in the log", error) for p, gen, seq, error in rows]

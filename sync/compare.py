@@ -1,7 +1,8 @@
 """One customer's state in Redis against what SQL, the unread log and the outbox say it must be.
 
 Pure: both sides are given. To the last unit: every column of every bucket, every slot that is not of
-an earlier period, the header, the entities and their counts.
+an earlier period, what left the hot state, the header, the entities and their counts, caps, window
+counters and open holds; and of what was given back of single events, what Redis has.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import Any, Iterator, Mapping
 import msgpack
 
 from sidecar.domain import layout
-from sidecar.domain.layout import Row, Slot
+from sidecar.domain.layout import Archived, Row, Slot
+from sidecar.engine import state as packed
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Something in which the stores disagree. `kind`: customer, header, bucket, slot, entity,
-    idempotency, ledger, log, rejected. `bucket` is its number, 0 where none is meant."""
+    """Something in which the stores disagree. `kind`: customer, header, bucket, slot, archived,
+    entity, caps, window, hold, refund, idempotency, ledger, log, rejected. `bucket` is its number, 0
+    where none is meant."""
 
     customer: str
     kind: str
@@ -39,12 +42,19 @@ class Expected:
     cid: int
     version: int
     last_ms: int
+    next_roll: int
     rows: Mapping[int, tuple[str, Row]]
     """(feature id, bucket) by number."""
     slots: Mapping[tuple[int, str], Slot]
     """By bucket number and entity id."""
     entities: Mapping[str, str]
     """Feature id by entity id."""
+    archived: Mapping[packed.Place, Archived]
+    caps: Mapping[packed.Place, bytes]
+    windows: Mapping[packed.Place, frozenset[packed.Window]]
+    holds: Mapping[str, packed.OpenHold]
+    returned: Mapping[tuple[int, int], bytes]
+    """What was given back of an event, by the generation and number of its log entry."""
     unread_entry: tuple[int, int] | None
     """The customer's last entry in the unread log."""
     synced_entry: tuple[int, int]
@@ -53,10 +63,13 @@ class Expected:
 
 @dataclass(frozen=True)
 class State:
-    """A customer's hash and its entity set, as Redis has them."""
+    """A customer's hash and its sets, as Redis has them: entities, and its open holds by their end
+    in its own set and in the partition's."""
 
     fields: Mapping[bytes, bytes]
     members: frozenset[bytes]
+    locks: Mapping[bytes, int]
+    partition_locks: Mapping[bytes, int]
 
 
 def compare(customer_id: str, state: State, expected: Expected) -> Iterator[Difference]:
@@ -65,18 +78,25 @@ def compare(customer_id: str, state: State, expected: Expected) -> Iterator[Diff
         yield from _header(customer_id, state, expected)
         yield from _buckets(customer_id, state, expected)
         yield from _entities(customer_id, state, expected)
+        yield from _caps(customer_id, state, expected)
+        yield from _holds(customer_id, state, expected)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, msgpack.UnpackException) as error:
         yield Difference(customer_id, "customer", 0, "state", f"unreadable: {error}", "")
 
 
 def _header(customer_id: str, state: State, expected: Expected) -> Iterator[Difference]:
-    cid, version, gen, seq, last_ms, _dead = layout.unpack_header(state.fields[b"h"])
+    header = layout.unpack_header(state.fields[b"h"])
     for column, redis, sql in (
-        ("cid", cid, expected.cid), ("version", version, expected.version), ("last_ms", last_ms, expected.last_ms),
+        ("cid", header.cid, expected.cid), ("version", header.version, expected.version),
+        ("last_ms", header.last_ms, expected.last_ms),
     ):
         if redis != sql:
             yield Difference(customer_id, "header", 0, column, redis, sql)
-    entry = (gen, seq)
+    if header.next_roll < expected.next_roll:  # a number would be given twice
+        yield Difference(customer_id, "header", 0, "next_roll", header.next_roll, expected.next_roll)
+    if expected.caps and not header.flags & layout.CAPS:  # scripts would not look for them
+        yield Difference(customer_id, "header", 0, "flags", header.flags, layout.CAPS)
+    entry = (header.log_gen, header.log_seq)
     if expected.unread_entry is not None and entry != expected.unread_entry:
         yield Difference(customer_id, "header", 0, "entry", entry, expected.unread_entry)
     elif entry < expected.synced_entry:  # one loaded from SQL has the cursor it was loaded at
@@ -86,7 +106,10 @@ def _header(customer_id: str, state: State, expected: Expected) -> Iterator[Diff
 def _buckets(customer_id: str, state: State, expected: Expected) -> Iterator[Difference]:
     rows: dict[int, tuple[str, Row]] = {}
     slots: dict[tuple[int, str], Slot] = {}
+    archived: dict[packed.Place, Archived] = {}
     for feature_id, entity_id, blob in _blobs(state.fields):
+        if any(blob.archived):
+            archived[feature_id, entity_id] = blob.archived
         for row in blob.rows:
             if row.entity_id != entity_id or row.no in rows:
                 yield Difference(customer_id, "bucket", row.no, "place", f"{feature_id}/{entity_id}", row.entity_id)
@@ -108,6 +131,7 @@ def _buckets(customer_id: str, state: State, expected: Expected) -> Iterator[Dif
             if redis != sql:
                 yield Difference(customer_id, "bucket", no, column, redis, sql)
     yield from _slots(customer_id, _live(slots, rows), _live(expected.slots, expected.rows))
+    yield from _all(customer_id, "archived", archived, expected.archived)
 
 
 def _slots(
@@ -116,9 +140,7 @@ def _slots(
     for no, entity_id in sorted(redis.keys() | sql.keys()):
         ours, theirs = redis.get((no, entity_id)), sql.get((no, entity_id))
         if ours != theirs:
-            yield Difference(
-                customer_id, "slot", no, entity_id, ours.balance if ours else None, theirs.balance if theirs else None
-            )
+            yield Difference(customer_id, "slot", no, entity_id, ours and ours[1:], theirs and theirs[1:])
 
 
 def _live(
@@ -167,11 +189,54 @@ def _lists(customer_id: str, fields: Mapping[bytes, bytes], expected: Expected) 
             yield Difference(customer_id, "entity", 0, name, sorted(kept), sorted(least))
     attached = {name[2:].decode(): set(_list(value)) for name, value in fields.items() if name.startswith(b"a:")}
     for feature_id in sorted(attached.keys() | own.keys()):
-        if attached.get(feature_id, set()) != own.get(feature_id, set()):
-            yield Difference(
-                customer_id, "entity", 0, f"a:{feature_id}",
-                sorted(attached.get(feature_id, ())), sorted(own.get(feature_id, ())),
-            )
+        kept, least = attached.get(feature_id, set()), own.get(feature_id, set())
+        if not least <= kept <= least | {entity_id for feature, entity_id in expected.archived if feature == feature_id}:
+            yield Difference(customer_id, "entity", 0, f"a:{feature_id}", sorted(kept), sorted(least))
+
+
+def _caps(customer_id: str, state: State, expected: Expected) -> Iterator[Difference]:
+    caps: dict[packed.Place, Any] = {}
+    windows: dict[packed.Place, Any] = {}
+    returned: dict[tuple[int, int], Any] = {}
+    for name, value in state.fields.items():
+        kind, rest = name[:2], name[2:]
+        if kind == b"k:":
+            caps[packed.place_of(rest)] = packed.unpack_caps(value)
+        elif kind == b"w:":
+            windows[packed.place_of(rest)] = frozenset(packed.unpack_windows(value))
+        elif kind == b"r:":
+            gen, _, seq = rest.partition(b"-")
+            returned[int(gen), int(seq)] = msgpack.unpackb(value)
+    wanted = {place: packed.unpack_caps(data) for place, data in expected.caps.items()}
+    yield from _all(customer_id, "caps", caps, wanted)
+    yield from _all(customer_id, "window", windows, expected.windows)
+    for entry, units in sorted(returned.items()):  # it comes to Redis with the event, if at all
+        theirs = expected.returned.get(entry)
+        if theirs is None or msgpack.unpackb(theirs) != units:
+            yield Difference(customer_id, "refund", 0, f"{entry[0]}-{entry[1]}", units, theirs)
+
+
+def _holds(customer_id: str, state: State, expected: Expected) -> Iterator[Difference]:
+    holds = {
+        name[2:].decode(): packed.unpack_hold(value) for name, value in state.fields.items() if name.startswith(b"l:")
+    }
+    yield from _all(customer_id, "hold", holds, expected.holds)
+    ends = {lock_id: hold.expires_ms for lock_id, hold in expected.holds.items()}
+    for where, locks in (("its set", state.locks), ("the partition's set", state.partition_locks)):
+        for name, redis, sql in _unequal({lock.decode(): end for lock, end in locks.items()}, ends):
+            yield Difference(customer_id, "hold", 0, f"{name} in {where}", redis, sql)
+
+
+def _all(customer_id: str, kind: str, redis: Mapping[Any, Any], sql: Mapping[Any, Any]) -> Iterator[Difference]:
+    for key, ours, theirs in _unequal(redis, sql):
+        name = key if isinstance(key, str) else "/".join(part for part in key if part)
+        yield Difference(customer_id, kind, 0, name, ours, theirs)
+
+
+def _unequal(redis: Mapping[Any, Any], sql: Mapping[Any, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    for key in sorted(redis.keys() | sql.keys()):
+        if redis.get(key) != sql.get(key):
+            yield key, redis.get(key), sql.get(key)
 
 
 def _list(data: bytes | None) -> list[str]:

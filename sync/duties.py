@@ -1,5 +1,6 @@
 """What the worker does beside carrying the log: it opens partitions, brings decided steps to Redis,
-resets the buckets of idle customers, and forgets expired idempotency records.
+resets the buckets of idle customers, ends holds nobody settled, takes out of the hot state what is
+used up, and forgets expired idempotency records.
 
 Each duty is one pass; all are safe to run twice at once.
 """
@@ -12,16 +13,25 @@ from typing import Awaitable, Callable, Hashable, Iterable
 
 import structlog
 
+from sidecar.engine import keys
 from sidecar.engine.engine import Engine
-from sidecar.store import buckets, customers, idempotency, outbox, partitions
+from sidecar.engine.holds import expire_hold
+from sidecar.store import buckets, customers, holds, idempotency, outbox, partitions
 from sidecar.store.db import Store
+
+from . import tidy
 
 log = structlog.get_logger()
 STEP_AGE_MS = 1000
 """A step younger than this is still its request's to bring to Redis."""
 CONCURRENCY = 16
 PAGE = 500
+HOLDS_PER_PARTITION = 100
+HOLD_AGE_MS = 500
+"""A hold that ended this recently is for those who look in Redis, and may be on its way to SQL."""
 AGAIN_S = 1.0
+TIDIED_AGAIN_S = 30.0
+"""How long a customer is left alone after a step that may have found nothing to do."""
 
 
 class Recently:
@@ -42,6 +52,10 @@ class Recently:
         self._until[key] = now + self._seconds
         return True
 
+    def forget(self, key: Hashable) -> None:
+        """Makes `key` due again."""
+        self._until.pop(key, None)
+
 
 class Duties:
     """The worker's duties on one engine."""
@@ -52,6 +66,9 @@ class Duties:
         self._count = partition_count
         self._projected = Recently()
         self._touched = Recently()
+        self._ended = Recently()
+        self._tidied = Recently(TIDIED_AGAIN_S)
+        self._tidy_after = 0
 
     async def open_partitions(self) -> None:
         """Opens every partition that is closed, so that the first call after a restart finds it
@@ -80,6 +97,49 @@ class Duties:
             if len(page) < PAGE:
                 return touched
             after = page[-1]
+
+    async def expire_holds(self) -> int:
+        """Ends the open holds past their end of the customers in Redis; how many. What a hold has
+        goes back once: a caller who settles it meanwhile was first."""
+        now_ms = await self._engine.now_ms()
+        async with self._engine.redis.pipeline(transaction=False) as pipe:
+            for p in range(self._count):
+                pipe.zrangebyscore(keys.holds(p), "-inf", now_ms, 0, HOLDS_PER_PARTITION)
+            found = await pipe.execute()
+        due = [member.decode().split("\0", 1) for members in found for member in members]
+        await self._each((lambda one=one: expire_hold(self._engine, *one)) for one in due)
+        return len(due)
+
+    async def expire_left_holds(self) -> int:
+        """As `expire_holds`, by SQL: of customers whose state is not in Redis; how many."""
+        due = await self._store.read(holds.due, await self._engine.now_ms() - HOLD_AGE_MS)
+        first = [one for one in due if self._ended.first(one)]
+        await self._each((lambda one=one: expire_hold(self._engine, *one)) for one in first)
+        return len(first)
+
+    async def archive_used_up(self) -> int:
+        """Takes used-up buckets of the next customers out of the hot state; of how many."""
+        page = await self._store.read(tidy.used_up, self._tidy_after)
+        self._tidy_after = page.after_cid
+        return await self._decide(page.ops)
+
+    async def drop_expired(self) -> int:
+        """Takes buckets past their end out; of how many customers."""
+        return await self._decide(await self._store.read(tidy.expired, await self._engine.now_ms()))
+
+    async def _decide(self, ops: dict[int, list[tidy.Op]]) -> int:
+        now_ms = await self._engine.now_ms()
+        done = 0
+        for cid, theirs in ops.items():
+            if not self._tidied.first((cid, str(theirs))):
+                continue
+            name = await self._store.write(tidy.decide, cid, theirs, now_ms)
+            if name is None:
+                self._tidied.forget((cid, str(theirs)))
+                continue
+            await self._engine.project(name, cid)
+            done += 1
+        return done
 
     async def sweep_deleted(self) -> int:
         """Takes out of Redis what deleted customers left behind there, once SQL has their

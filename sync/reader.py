@@ -14,7 +14,7 @@ from sidecar.engine.engine import Engine
 from sidecar.store.partitions import Cursor, Place
 
 from .apply import BATCH_MAX
-from .working import Entry
+from .rows import Entry
 
 COUNT_MIN, COUNT_MAX = 100, 1000
 KEY = re.compile(rb"\{p(\d+)\}:log")

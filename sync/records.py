@@ -2,62 +2,58 @@
 
 A record is a MessagePack array that a Lua script wrote:
 
-    [1, kind, cid, ms, version, entity_id, info, nR, R*5, nF, F*3, nD, D*2, nS, S*5, C, rec]
+    [2, kind, cid, ms, version, entity_id, info, nR, R*7, nF, F*nF, C, rec]
 
-`R` resets, `F` features of the event, `D` deltas of buckets, `S` deltas of slots, `C` changes of
-structure, `rec` what is remembered of the call; the classes below say what is in each. Lua has one
-type of string, so texts arrive as bytes or text alike. This module knows no SQL.
+`R` resets; `F` features of the event, each `feature_id, requested, applied, nP` and nP flat elements
+that say which bucket paid what, in order; `C` changes (changes.py); `rec` what is remembered of the
+call. The classes below say what is in each. This module knows no SQL.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple, Sequence, TypeVar, get_type_hints
+from typing import Any, NamedTuple
 
 import msgpack
 
-from sidecar.domain import layout
+from .changes import Change, change
+from .fields import INT_MAX, Fields, RecordError, unpacked
 
-FORMAT = 1
-USE, RESET, STEP = 1, 2, 3
-INT_MAX = (1 << 63) - 1  # what both databases can keep; scripts stay far below
-COUNT_MAX = 100_000  # parts of one kind in one record: a script touches at most some thousands
+__all__ = ["BucketPart", "Info", "Idempotency", "Part", "Record", "RecordError", "Reset", "SlotPart", "System",
+           "Use", "decode"]
 
-T = TypeVar("T")
+FORMAT = 2
+IDEMPOTENCY_FORMAT = 1
+USE, QUIET, STEP = 1, 2, 3
+"""Kinds: an event; resets and changes without one; a step of the customer's structure."""
 
-
-class RecordError(ValueError):
-    """The entry is not a record, or says something that cannot be."""
+SYSTEM_MARK, SLOT_MARK = -1, -2
 
 
 class Reset(NamedTuple):
     """A bucket's period ended: `delta` refills it, `over_units` is what the period owes. Of an
-    unlimited bucket they are the low and the high part of what it had counted."""
+    unlimited bucket they are the low and the high part of what it had counted. `period_end_ms` is
+    the first instant that was due, `reset_ms` the last one; `reset_over` the overage there was
+    then, owed or not."""
 
     no: int
     delta: int
     over_units: int
     period_end_ms: int
     next_reset_ms: int
+    reset_ms: int
+    reset_over: int
 
 
-class Use(NamedTuple):
-    """One feature of an event: scaled, signed."""
-
-    feature_id: str
-    requested: int
-    applied: int
-
-
-class Delta(NamedTuple):
+class BucketPart(NamedTuple):
     """What was added to a bucket's balance."""
 
     no: int
     delta: int
 
 
-class SlotDelta(NamedTuple):
+class SlotPart(NamedTuple):
     """What was added to an entity's slot of the bucket `no` and to that bucket. `base` −1: to the
     slot as it was; else the slot was at `base` and gets a new `period`."""
 
@@ -68,71 +64,44 @@ class SlotDelta(NamedTuple):
     period: int
 
 
-class BucketAdded(NamedTuple):
-    """A bucket as it stands after the step."""
+class System(NamedTuple):
+    """A mark: the parts that follow are in credits of this system, n/d of them a unit."""
 
     feature_id: str
-    row: layout.Row
+    n: int
+    d: int
 
 
-class BucketDropped(NamedTuple):
-    """A bucket that went, its balance at that moment and the overage its period owes."""
-
-    feature_id: str
-    no: int
-    balance: int
-    owed_units: int
+Part = BucketPart | SlotPart | System
 
 
-class SumsChanged(NamedTuple):
-    """Changes of a bucket's counts that no usage made (entities opened and closed)."""
+class Use(NamedTuple):
+    """One feature of an event: scaled, signed; who paid it, in order, also packed as it was."""
 
     feature_id: str
-    no: int
-    balance: int
-    granted: int
-    slots: int
-    over: int
-
-
-class EntityOpened(NamedTuple):
-    """An entity that Redis now has."""
-
-    entity_id: str
-    feature_id: str
-
-
-class EntityClosed(NamedTuple):
-    """An entity that Redis no longer has."""
-
-    entity_id: str
-
-
-class EntityRefused(NamedTuple):
-    """An entity for which there was no room."""
-
-    entity_id: str
-    feature_id: str
-
-
-class CustomerDeleted(NamedTuple):
-    """The customer left Redis."""
-
-
-Change = (
-    BucketAdded | BucketDropped | SumsChanged | EntityOpened | EntityClosed | EntityRefused | CustomerDeleted
-)
+    requested: int
+    applied: int
+    parts: tuple[Part, ...]
+    packed: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What the server wanted kept with an event. `value` is as it was sent."""
+    """What the server wanted kept with an event. `value` is as it was sent; `refunded` the
+    (generation, sequence number) of the event it gives back, `lock_id` the hold it belongs to."""
 
-    value: str = "1"
+    value: str | None = None
     event_name: str | None = None
     properties: dict[str, Any] | None = None
     timestamp: int | None = None
     key: str | None = None
+    refunded: tuple[int, int] | None = None
+    lock_id: str | None = None
+
+    @property
+    def of_another(self) -> bool:
+        """Whether it ends a hold or gives an event back, or is a hold itself."""
+        return self.lock_id is not None or self.refunded is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,145 +124,75 @@ class Record:
     info: Info
     resets: tuple[Reset, ...]
     uses: tuple[Use, ...]
-    deltas: tuple[Delta, ...]
-    slots: tuple[SlotDelta, ...]
     changes: tuple[Change, ...]
     idempotency: Idempotency | None
 
     @property
     def touches_buckets(self) -> bool:
         """Whether any bucket is named."""
-        return bool(self.resets or self.deltas or self.slots or self.changes)
+        return bool(self.resets or self.changes) or any(use.parts for use in self.uses)
 
 
 def decode(data: bytes) -> Record:
     """The record in a log entry's `d` field. Raises RecordError."""
-    parts = _Parts(_unpack(data))
-    if parts.whole() != FORMAT:
-        raise RecordError(f"format {parts.items[0]!r}, this release reads {FORMAT}")
-    kind, cid, ms, version = parts.natural(), parts.natural(), parts.natural(), parts.natural()
-    if kind not in (USE, RESET, STEP):
+    fields = Fields(unpacked(data))
+    if fields.whole() != FORMAT:
+        raise RecordError(f"format {fields.items[0]!r}, this release reads {FORMAT}")
+    kind, cid, ms, version = fields.natural(), fields.natural(), fields.natural(), fields.natural()
+    if kind not in (USE, QUIET, STEP):
         raise RecordError(f"kind {kind}")
-    entity_id = parts.text()
-    info = _info(parts.raw())
-    resets = parts.many(lambda: Reset(parts.natural(), parts.whole(), parts.natural(), parts.natural(), parts.natural()))
-    uses = parts.many(lambda: Use(parts.text(), parts.whole(), parts.whole()))
-    deltas = parts.many(lambda: Delta(parts.natural(), parts.whole()))
-    slots = parts.many(
-        lambda: SlotDelta(parts.natural(), parts.text(), parts.whole(), parts.whole(), parts.natural())
-    )
-    changes = tuple(_change(change) for change in parts.array())
-    rec = parts.raw()
-    if parts.at != len(parts.items):
-        raise RecordError(f"{len(parts.items) - parts.at} parts too many")
+    entity_id = fields.text()
+    info = _info(fields.raw())
+    resets = fields.many(lambda: Reset(
+        fields.natural(), fields.whole(), fields.natural(), fields.natural(), fields.natural(), fields.natural(),
+        fields.natural(),
+    ))
+    uses = fields.many(lambda: _use(fields))
+    changes = tuple([change(one) for one in fields.array()])
+    rec = fields.raw()
+    fields.end("the record")
     if kind == USE and not uses:
         raise RecordError("an event of no feature")
-    if kind == RESET and (uses or deltas or slots or not resets):
-        raise RecordError("a reset record with something else, or without a reset")
-    if kind != STEP and changes:
-        raise RecordError("changes of structure outside a step")
+    if kind == QUIET and (uses or not (resets or changes)):
+        raise RecordError("a record of no event with an event, or with nothing at all")
     if rec and info.key is None:
         raise RecordError("an idempotency record without its key")
     return Record(
-        kind, cid, ms, version, entity_id, info, resets, uses, deltas, slots, changes,
-        _idempotency(rec, cid) if rec else None,
+        kind, cid, ms, version, entity_id, info, resets, uses, changes, _idempotency(rec, cid) if rec else None
     )
 
 
-class _Parts:
-    """Takes a flat array apart, one typed element after the other."""
-
-    __slots__ = ("items", "at")
-
-    def __init__(self, items: Any):
-        if type(items) is not list:
-            raise RecordError(f"not an array but {type(items).__name__}")
-        self.items: list[Any] = items
-        self.at = 0
-
-    def next(self) -> Any:
-        at = self.at
-        if at >= len(self.items):
-            raise RecordError(f"ends after {at} parts")
-        self.at = at + 1
-        return self.items[at]
-
-    def whole(self) -> int:
-        value = self.next()
-        if type(value) is not int or not -INT_MAX <= value <= INT_MAX:
-            raise RecordError(f"part {self.at - 1} is {value!r}, not a whole number")
-        return value
-
-    def natural(self) -> int:
-        value = self.whole()
-        if value < 0:
-            raise RecordError(f"part {self.at - 1} is {value}, below zero")
-        return value
-
-    def raw(self) -> bytes:
-        value = self.next()
-        if type(value) is not bytes:
-            raise RecordError(f"part {self.at - 1} is {type(value).__name__}, not bytes")
-        return value
-
-    def text(self) -> str:
-        try:
-            return self.raw().decode()
-        except UnicodeDecodeError as error:
-            raise RecordError(f"part {self.at - 1} is not UTF-8") from error
-
-    def array(self) -> list[Any]:
-        value = self.next()
-        if value == {}:  # an empty Lua table may be packed as either
-            return []
-        if type(value) is not list:
-            raise RecordError(f"part {self.at - 1} is {type(value).__name__}, not an array")
-        return value
-
-    def many(self, one: Callable[[], T]) -> tuple[T, ...]:
-        count = self.natural()
-        if count == 0:
-            return ()
-        if count > COUNT_MAX:
-            raise RecordError(f"{count} parts of one kind")
-        return tuple([one() for _ in range(count)])
+def _use(fields: Fields) -> Use:
+    feature_id, requested, applied = fields.text(), fields.whole(), fields.whole()
+    count = fields.count()
+    first = fields.at
+    if first + count > len(fields.items):
+        raise RecordError(f"{count} elements of parts, of {len(fields.items) - first}")
+    parts: list[Part] = []
+    while fields.at < first + count:
+        parts.append(_part(fields))
+    if fields.at != first + count:
+        raise RecordError("a part goes on past the last of them")
+    return Use(feature_id, requested, applied, tuple(parts), packed_parts(fields.items[first : fields.at]))
 
 
-_ROW_TEXTS = tuple(get_type_hints(layout.Row)[name] is str for name in layout.Row._fields)
+def _part(fields: Fields) -> Part:
+    mark = fields.whole()
+    if mark == SYSTEM_MARK:
+        found = System(fields.text(), fields.natural(), fields.natural())
+        if not found.d:
+            raise RecordError(f"a cost of {found.n}/0")
+        return found
+    if mark == SLOT_MARK:
+        return SlotPart(fields.natural(), fields.text(), fields.whole(), fields.whole(), fields.natural())
+    if mark < 0:
+        raise RecordError(f"a part of the bucket {mark}")
+    return BucketPart(mark, fields.whole())
 
 
-def _change(value: Any) -> Change:
-    parts = _Parts(value)
-    tag = parts.text()
-    found: Change
-    if tag == "+":
-        found = BucketAdded(parts.text(), _row(parts.array()))
-    elif tag == "-":
-        found = BucketDropped(parts.text(), parts.natural(), parts.whole(), parts.natural())
-    elif tag == "~":
-        found = SumsChanged(
-            parts.text(), parts.natural(), parts.whole(), parts.whole(), parts.whole(), parts.whole()
-        )
-    elif tag == "e+":
-        found = EntityOpened(parts.text(), parts.text())
-    elif tag == "e-":
-        found = EntityClosed(parts.text())
-    elif tag == "e!":
-        found = EntityRefused(parts.text(), parts.text())
-    elif tag == "x":
-        found = CustomerDeleted()
-    else:
-        raise RecordError(f"change {tag!r}")
-    if parts.at != len(parts.items):
-        raise RecordError(f"change {tag!r} has parts too many")
-    return found
-
-
-def _row(values: Sequence[Any]) -> layout.Row:
-    if len(values) != layout.ROW_WIDTH:
-        raise RecordError(f"a bucket of {len(values)} columns")
-    parts = _Parts(list(values))
-    return layout.Row(*[parts.text() if is_text else parts.whole() for is_text in _ROW_TEXTS])
+def packed_parts(flat: list[Any]) -> bytes:
+    """The flat elements of parts in their packed form: texts as Lua packs them."""
+    return msgpack.packb(flat, use_bin_type=False)
 
 
 def _info(data: bytes) -> Info:
@@ -311,14 +210,24 @@ def _info(data: bytes) -> Info:
     properties = found.get("p")
     if properties is not None and not isinstance(properties, dict):
         raise RecordError("info: properties are not a map")
-    value = _plain(found.get("v"), "v")
     return Info(
-        value="1" if value is None else value,
+        value=_plain(found.get("v"), "v"),
         event_name=_plain(found.get("n"), "n"),
         properties=None if properties is None else json_safe(properties),
         timestamp=timestamp,
         key=_plain(found.get("k"), "k"),
+        refunded=_refunded(found.get("r")),
+        lock_id=_plain(found.get("l"), "l"),
     )
+
+
+def _refunded(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    fields = Fields(value)
+    found = fields.natural(), fields.natural()
+    fields.end("info: the event given back")
+    return found
 
 
 def _plain(value: Any, name: str) -> str | None:
@@ -344,17 +253,10 @@ def json_safe(value: Any, depth_max: int = 64) -> Any:
 
 
 def _idempotency(data: bytes, cid: int) -> Idempotency:
-    parts = _Parts(_unpack(data))
-    if parts.whole() != FORMAT:
+    fields = Fields(unpacked(data))
+    if fields.whole() != IDEMPOTENCY_FORMAT:
         raise RecordError("idempotency record of another format")
-    end_ms = parts.natural()
-    if parts.natural() != cid:
+    end_ms = fields.natural()
+    if fields.natural() != cid:
         raise RecordError("idempotency record of another customer")
     return Idempotency(end_ms, data)
-
-
-def _unpack(data: bytes) -> Any:
-    try:
-        return msgpack.unpackb(data, raw=True, strict_map_key=False)
-    except Exception as error:  # msgpack raises ValueError, its own errors and some of struct's
-        raise RecordError(f"not MessagePack: {error}") from error

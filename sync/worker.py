@@ -23,7 +23,7 @@ from .duties import Duties
 log = structlog.get_logger()
 BLOCK_MS = 250
 WAIT_MIN_S, WAIT_MAX_S = 0.05, 2.0
-OPEN_S, PROJECT_S, RESET_S, FORGET_S = 1.0, 0.5, 0.5, 5.0
+OPEN_S, PROJECT_S, RESET_S, HOLD_S, TIDY_S, FORGET_S = 1.0, 0.5, 0.5, 0.25, 2.0, 5.0
 FATAL = (migrate.SchemaTooNew, partitions.PartitionCountDiffers)
 """What waiting does not heal: the worker ends with it."""
 
@@ -60,6 +60,10 @@ async def _work(settings: Settings, engine: Engine, store: Store, stop: asyncio.
         ("open_partitions", duties.open_partitions, OPEN_S),
         ("project_steps", duties.project_steps, PROJECT_S),
         ("reset_due", duties.reset_due, RESET_S),
+        ("expire_holds", duties.expire_holds, HOLD_S),
+        ("expire_left_holds", duties.expire_left_holds, 2 * HOLD_S),
+        ("archive_used_up", duties.archive_used_up, TIDY_S),
+        ("drop_expired", duties.drop_expired, TIDY_S),
         ("sweep_deleted", duties.sweep_deleted, RESET_S),
         ("forget_keys", duties.forget_keys, FORGET_S),
     ]

@@ -53,3 +53,43 @@ local function next_reset(anchor_ms, interval, count, now)
   if at <= now then at = add_months(anchor_ms, (k + 1) * step) end
   return at
 end
+
+-- anchor + k * interval (k may be negative).
+local function at_index(anchor_ms, interval, count, k)
+  local fixed = FIXED_MS[interval]
+  if fixed then return anchor_ms + fixed * count * k end
+  return add_months(anchor_ms, MONTHS[interval] * count * k)
+end
+
+-- The greatest k with anchor + k * interval <= `at`.
+local function index_at(anchor_ms, interval, count, at)
+  local fixed = FIXED_MS[interval]
+  if fixed then return math.floor((at - anchor_ms) / (fixed * count)) end
+  local step = MONTHS[interval] * count
+  local year, month = civil_of(math.floor(anchor_ms / DAY_MS))
+  local to_year, to_month = civil_of(math.floor(at / DAY_MS))
+  local k = math.floor(((to_year - year) * 12 + to_month - month) / step)
+  if at_index(anchor_ms, interval, count, k) > at then k = k - 1 end
+  return k
+end
+
+-- When a rollover made at anchor + k * interval ends: `months` later, on the anchor's day.
+local function rollover_end(anchor_ms, interval, count, k, months)
+  if months == 0 then return 0 end
+  if FIXED_MS[interval] then return add_months(at_index(anchor_ms, interval, count, k), months) end
+  return add_months(anchor_ms, MONTHS[interval] * count * k + months)
+end
+
+-- First and last instant (exclusive) of the calendar day, week from Monday, month or year in UTC.
+local function utc_window(interval, now)
+  local days = math.floor(now / DAY_MS)
+  if interval == 3 then return days * DAY_MS, (days + 1) * DAY_MS end
+  if interval == 4 then
+    local monday = days - (days + 3) % 7
+    return monday * DAY_MS, (monday + 7) * DAY_MS
+  end
+  local year, month = civil_of(days)
+  if interval == 8 then return days_of(year, 1, 1) * DAY_MS, days_of(year + 1, 1, 1) * DAY_MS end
+  local first = days_of(year, month, 1) * DAY_MS
+  return first, add_months(first, 1)
+end

@@ -2,22 +2,25 @@
 -- without going below zero. It is the walk of plan.lua for that case (a property test holds the two
 -- equal); whatever is unusual is left to that.
 
--- What the buckets in `raw` pay of `amount`: (no, delta, ...) and the blob after it; nil when this
--- is not such a call.
-local function pay_directly(raw, now, amount)
+-- What the buckets in `raw` pay of `amount`: (no, delta, ...), as the log has it, and the blob after
+-- it; nil when this is not such a call. The field that pays is number `paying` of the call at `at`.
+local function pay_directly(raw, now, amount, at, paying)
   local format, rows, slots = struct.unpack(COUNTS, raw)
   if format ~= FORMAT or slots > 0 then return nil end
   local deltas, left, after = {}, amount, raw
-  for at = COUNTS_SIZE + 1, COUNTS_SIZE + rows * HOT_SIZE, HOT_SIZE do
-    local no, balance, _, flags, _, due, expires = struct.unpack(HOT, raw, at)
+  if paying ~= tonumber(ARGV[at + 1]) then
+    deltas = {-1, string.sub(ARGV[FIELDS_AT + paying], 3), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])}
+  end
+  for place = COUNTS_SIZE + 1, COUNTS_SIZE + rows * HOT_SIZE, HOT_SIZE do
+    local no, balance, _, flags, _, due, expires = struct.unpack(HOT, raw, place)
     -- 97: unlimited, per entity or boolean
     if bit.band(flags, 97) ~= 0 or (due > 0 and due <= now) then return nil end
     if left > 0 and balance > 0 and (expires == 0 or expires > now) then
       local take = balance < left and balance or left
       left = left - take
       deltas[#deltas + 1], deltas[#deltas + 2] = no, -take
-      after = string.sub(after, 1, at + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
-        .. string.sub(after, at + BALANCE_AT + BALANCE_SIZE)
+      after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
+        .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
     end
   end
   if left > 0 then return nil end
@@ -28,8 +31,8 @@ end
 -- feature's own, or its only credit system where it has none of its own. nil for any other call.
 local function payer(values, at)
   local amount = tonumber(ARGV[at + 2])
-  if ARGV[4] ~= '' or amount <= 0 or ARGV[at - 1] ~= '1' then return nil end
-  for i = 2 + tonumber(ARGV[10]), 1 + 2 * tonumber(ARGV[10]) do
+  if entity_id ~= '' or amount <= 0 or ARGV[at - 1] ~= '1' then return nil end
+  for i = 2 + count, 1 + 2 * count do
     if values[i] then return nil end
   end
   local own = tonumber(ARGV[at + 1])

@@ -18,7 +18,17 @@ end
 -- Whether the row at a[i] is spent before the row at b[j]; of slots, also given their entities.
 local function spends_before(a, i, b, j, entity_a, entity_b)
   local fa, fb = a[i + FLAGS], b[j + FLAGS]
-  local x, y = has(fa, UNLIMITED), has(fb, UNLIMITED)
+  local x, y = has(fa, ROLLOVER), has(fb, ROLLOVER)
+  if x ~= y then return x end
+  if x then
+    x, y = a[i + EXPIRES], b[j + EXPIRES]
+    if x ~= y then return y == 0 or (x ~= 0 and x < y) end
+    if entity_a and entity_b and entity_a ~= entity_b then return id_before(entity_a, entity_b) end
+    x, y = a[i + CREATED], b[j + CREATED]
+    if x ~= y then return x < y end
+    return a[i] < b[j]
+  end
+  x, y = has(fa, UNLIMITED), has(fb, UNLIMITED)
   if x ~= y then return x end
   x, y = a[i + INTERVAL], b[j + INTERVAL]
   if (x == 0) ~= (y == 0) then return x ~= 0 end

@@ -3,14 +3,17 @@
 --   kt, ko  the row with its terms (the row itself, or for a slot the per-entity bucket)
 --   s       0 for the feature's own, else the number of the credit system
 --   x, e    for a slot: the entity's blob, and the entity
---   take    what the plan takes from it (negative: gives back)
+--   take    what the plan takes from it (negative: gives back); `parts` the same draw by draw, as
+--           (entry, amount, pass), in the order in which they were made
+--   id      the feature of each s;  caps  what is in force for it (caps.lua)
 -- `fresh` marks a slot that is not stored yet, or stands in an earlier period.
 local SLOTS_MAX = 1000
 
 local function new_walk()
   return {
     m = 0, t = {}, o = {}, kt = {}, ko = {}, s = {}, x = {}, e = {}, fresh = {}, take = {},
-    n = {}, d = {}, given = {}, paid = {}, held = false, boolean = false, truncated = false,
+    n = {}, d = {}, given = {}, paid = {}, id = {}, caps = {}, parts = {}, pass = 1, held = false, boolean = false,
+    truncated = false,
   }
 end
 
@@ -30,7 +33,7 @@ local function add_slot(w, parent, po, x, entity_id, s)
   local m = w.m + 1
   local t, o = x, find_slot(x, parent[po])
   if not o or x[o + PERIOD] ~= parent[po + NEXT_RESET] then
-    t, o = {parent[po], parent[po + GRANTED], parent[po + NEXT_RESET]}, 1
+    t, o = {parent[po], parent[po + GRANTED], parent[po + NEXT_RESET], 0, 0}, 1
     w.fresh[m] = true
   end
   w.m, w.t[m], w.o[m], w.kt[m], w.ko[m], w.s[m], w.take[m] = m, t, o, parent, po, s, 0
@@ -96,13 +99,39 @@ local function merge(w, from, by_entity)
   end
 end
 
+-- Puts the rollovers among entries from..m before the others: of the feature's own, and of its
+-- systems, rollovers are spent before any bucket, whoever has them.
+local function rollovers_first(w, from)
+  local rolls, rest, seen_other, late = {}, {}, false, false
+  for j = from, w.m do
+    if has(w.kt[j][w.ko[j] + FLAGS], ROLLOVER) then
+      rolls[#rolls + 1], late = j, late or seen_other
+    else
+      rest[#rest + 1], seen_other = j, true
+    end
+  end
+  if not late and #rolls < 2 then return end
+  table.sort(rolls, function(i, j)
+    local x, y = w.kt[i][w.ko[i] + EXPIRES], w.kt[j][w.ko[j] + EXPIRES]
+    if x ~= y then return y == 0 or (x ~= 0 and x < y) end
+    return i < j
+  end)
+  for _, list in ipairs({w.t, w.o, w.kt, w.ko, w.s, w.x, w.e, w.fresh, w.take}) do
+    local moved, k = {}, 0
+    for _, order in ipairs({rolls, rest}) do
+      for _, j in ipairs(order) do k = k + 1 moved[k] = list[j] end
+    end
+    for i = 1, k do list[from + i - 1] = moved[i] end
+  end
+end
+
 -- The finite per-entity rows from `o` on that are alike in interval, expiry and entity feature:
 -- they are spent together, entity by entity. Marks them in `done`.
 local function rows_alike(blob, o, now, done)
   local alike = {}
   for p = o, blob[2] * ROW_WIDTH, ROW_WIDTH do
     if blob[p + INTERVAL] ~= blob[o + INTERVAL] or blob[p + INTERVAL_COUNT] ~= blob[o + INTERVAL_COUNT]
-      or blob[p + EXPIRES] ~= blob[o + EXPIRES] then break end
+      or blob[p + EXPIRES] ~= blob[o + EXPIRES] or has(blob[p + FLAGS], ROLLOVER) ~= has(blob[o + FLAGS], ROLLOVER) then break end
     local flags = blob[p + FLAGS]
     if has(flags, PER_ENTITY) and not has(flags, UNLIMITED) and usable(blob, p, now)
       and blob[p + ENTITY_FEATURE] == blob[o + ENTITY_FEATURE] then
@@ -113,8 +142,9 @@ local function rows_alike(blob, o, now, done)
 end
 
 -- The slots of every entity in a blob's per-entity grants, in id order, at most SLOTS_MAX; `merge`
--- by entity is to follow. `load(entity_id)` gives an entity's blob.
-local function add_all_slots(w, blob, entities_key, load, s, now)
+-- by entity is to follow. `load(entity_id)` gives an entity's blob; `ids_of` the entities of a
+-- feature where those in Redis are not all.
+local function add_all_slots(w, blob, load, s, now, ids_of)
   local done = {}
   for o = 3, blob[2] * ROW_WIDTH, ROW_WIDTH do
     local flags, feature = blob[o + FLAGS], blob[o + ENTITY_FEATURE]
@@ -124,13 +154,10 @@ local function add_all_slots(w, blob, entities_key, load, s, now)
         if s ~= 0 and blob[o + SLOTS] > 0 then add_row(w, blob, o, s) end
       else
         local alike = rows_alike(blob, o, now, done)
-        local members = redis.call('ZRANGEBYLEX', entities_key,
-          '[' .. entity_member(feature, ''), '(' .. entity_member(feature, '\255'), 'LIMIT', 0, SLOTS_MAX + 1)
-        for i = 1, #members do
+        for i, id in ipairs((ids_of or entities_of)(feature, SLOTS_MAX + 1)) do
           if i > SLOTS_MAX or w.m > SLOTS_MAX + 64 then w.truncated = true break end
-          local entity_id = string.sub(members[i], #feature + 2)
-          local x = load(entity_id)
-          for _, p in ipairs(alike) do add_slot(w, blob, p, x, entity_id, s) end
+          local x = load(id)
+          for _, p in ipairs(alike) do add_slot(w, blob, p, x, id, s) end
         end
       end
     end

@@ -5,7 +5,8 @@ Pure: knows nothing of ASGI, tasks or sockets.
 
 from __future__ import annotations
 
-from typing import Any
+from decimal import Decimal
+from typing import Any, Iterator, Sequence
 
 from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
@@ -26,6 +27,7 @@ def answer_track(decoded: Decoded, result: Result, catalog: Catalog, version: Ve
         body["entity_id"] = decoded.spend.entity_id
     if decoded.event_name is not None:
         body["event_name"] = decoded.event_name
+    body.update(_hold_fields(result))
     if version < (2, 0):
         body.update(id=result.event_id, code="event_received")
         if decoded.feature_id is not None:
@@ -36,12 +38,20 @@ def answer_track(decoded: Decoded, result: Result, catalog: Catalog, version: Ve
         for name in _touched(decoded, result, catalog)
         if (balance := _balance(catalog.features[name], result, catalog, decoded, version)) is not None
     }
-    body.update(value=decoded.amount, balance=next(iter(balances.values()), None), event_id=result.event_id)
+    body.update(value=amount_of(decoded, result), balance=next(iter(balances.values()), None), event_id=result.event_id)
     if len(balances) > 1:
         body["balances"] = balances
     if version >= (2, 1):
         body["deductions"] = _deductions(result, catalog)
     return body
+
+
+def amount_of(decoded: Decoded, result: Result) -> int | Decimal:
+    """The value that a track's answer repeats; of one that gives back all that is left of an event,
+    what that was."""
+    if decoded.amount is not None:
+        return decoded.amount
+    return unscale(result.applied[0], decoded.spend.features[0][0].precision)
 
 
 def check_head(
@@ -66,16 +76,22 @@ def check_head(
         body["code"], body["feature_id"] = "feature_found", shown.id
     if result.event_id:
         body["id" if version < (2, 0) else "event_id"] = result.event_id
+    body.update(_hold_fields(result))
     return body, shown
+
+
+def _hold_fields(result: Result) -> dict[str, Any]:
+    """What is to be said of a hold that was made."""
+    return {"lock_id": result.lock_id, "expires_at": result.expires_at} if result.lock_id else {}
 
 
 def answer_check(decoded: Decoded, result: Result, catalog: Catalog, version: Version) -> dict[str, Any]:
     """The body of a check: the decision, then the balance."""
     body, shown = check_head(decoded, result, catalog, version)
-    rows, slots = buckets_of(result, shown.id, bool(decoded.spend.entity_id))
+    rows, slots, archived = buckets_of(result, shown.id, bool(decoded.spend.entity_id))
     if version < (2, 0):
-        if rows:
-            body.update(balance_v12(shown, rows, slots))
+        if rows or archived.count:
+            body.update(balance_v12(shown, rows, slots, archived))
         return body
     body["balance"] = _balance(shown, result, catalog, decoded, version)
     if version >= (2, 1):
@@ -85,29 +101,26 @@ def answer_check(decoded: Decoded, result: Result, catalog: Catalog, version: Ve
 
 def buckets_of(
     result: Result, feature_id: str, for_entity: bool
-) -> tuple[list[layout.Row], tuple[layout.Slot, ...] | None]:
-    """The usable buckets of a feature in a script's answer, and the entity's slots (None: the
-    customer's view)."""
+) -> tuple[list[layout.Row], tuple[layout.Slot, ...] | None, layout.Archived]:
+    """The usable buckets of a feature in a script's answer, the entity's slots (None: the customer's
+    view), and what left the hot state."""
     at = result.fields.index(feature_id)
-    rows = list(layout.unpack(result.blobs[at]).rows) if result.blobs[at] else []
-    slots: tuple[layout.Slot, ...] | None = None
-    if for_entity:
-        own = layout.unpack(result.entity_blobs[at]) if result.entity_blobs[at] else layout.Blob()
-        rows += own.rows
-        slots = own.slots
-    else:
-        for packed in result.entity_blobs[at]:
-            rows += layout.unpack(packed).rows
-    return [row for row in rows if not row.expires_at or row.expires_at > result.now_ms], slots
+    packed = [result.blobs[at], *([result.entity_blobs[at]] if for_entity else result.entity_blobs[at])]
+    blobs = [layout.unpack(each) if each else layout.Blob() for each in packed]
+    rows = [row for blob in blobs for row in blob.rows if not row.expires_at or row.expires_at > result.now_ms]
+    if for_entity:  # a share of a grant per entity is for entities of one feature
+        of = result.entity_blobs[len(result.fields)].decode()
+        rows = [row for row in rows if not row.per_entity or row.entity_feature == of]
+    return rows, blobs[1].slots if for_entity else None, layout.Archived.sum(blob.archived for blob in blobs)
 
 
 def _balance(
     feature: Feature, result: Result, catalog: Catalog, decoded: Decoded, version: Version
 ) -> dict[str, Any] | None:
-    rows, slots = buckets_of(result, feature.id, bool(decoded.spend.entity_id))
+    rows, slots, archived = buckets_of(result, feature.id, bool(decoded.spend.entity_id))
     if version == (2, 0):
-        return balance_v20(feature, rows, slots)
-    return balance_v21(feature, rows, catalog, slots)
+        return balance_v20(feature, rows, slots, archived)
+    return balance_v21(feature, rows, catalog, slots, archived)
 
 
 def _touched(decoded: Decoded, result: Result, catalog: Catalog) -> list[str]:
@@ -126,12 +139,27 @@ def _deductions(result: Result, catalog: Catalog) -> list[dict[str, Any]]:
         for blob in packed:
             if blob:
                 known.update((row.no, (name, row)) for row in layout.unpack(blob).rows)
-    moved = list(zip(result.deltas[::2], result.deltas[1::2])) + list(zip(result.slots[::5], result.slots[2::5]))
     found = []
-    for no, delta in moved:
-        name, row = known[no]
+    for no, delta in moved(result.parts):
+        name, row = known.get(no, ("", None))
+        if row is None or name not in catalog.features:  # what paid is sold no more
+            continue
         found.append({
             "balance_id": bucket_id(row), "feature_id": name, "plan_id": row.plan_id or None,
             "reset": reset_of(row), "value": unscale(-delta, catalog.features[name].precision),
         })
     return found
+
+
+def moved(parts: Sequence[Any]) -> Iterator[tuple[int, int]]:
+    """(bucket number, what was added to its balance) of each part, in order (sync/records.py)."""
+    at = 0
+    while at < len(parts):
+        if parts[at] == -1:  # a credit system begins to pay
+            at += 4
+        elif parts[at] == -2:
+            yield parts[at + 1], parts[at + 3]
+            at += 6
+        else:
+            yield parts[at], parts[at + 1]
+            at += 2

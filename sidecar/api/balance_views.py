@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ..domain.intervals import LIFETIME
-from ..domain.layout import BOOLEAN, INTERVALS, PER_ENTITY, UNLIMITED, USAGE_ALLOWED, Row, Slot, spending_key
+from ..domain.layout import INTERVALS, Archived, Row, Slot
 from ..domain.quantities import unscale
+from .bucket_views import NEVER_ENDS_MS, FeatureView, Part, interval_count_of, open_ended, purchasable_of, view_of
 
 if TYPE_CHECKING:
     from ..catalog.model import Feature
@@ -20,32 +21,32 @@ TYPES_V12 = {"boolean": "static", "credit_system": "single_use"}
 """Feature types that 1.2 customers show under another name."""
 
 
-def balance_v12(feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | None = None) -> dict[str, Any]:
-    """The balance fields of `feature` over `rows`, as a 1.2 check shows them: everything of a 1.2
-    feature but `id`, `type` and `name`.
-
-    `rows` are the buckets in scope after due resets, expired ones left out. Without `slots` (None)
-    it is the customer's view: a per-entity grant counts for all entities. With `slots`, those of
-    one entity (there may be none), it is that entity's view: a per-entity grant counts once."""
-    rows = in_view_order(rows, slots is not None)
-    if not rows or rows[0].flags & BOOLEAN:
+def balance_v12(
+    feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | None = None, archived: Archived = Archived()
+) -> dict[str, Any]:
+    """The balance fields of `feature`, as a 1.2 check shows them: everything of a 1.2 feature but
+    `id`, `type` and `name`. Arguments as `bucket_views.view_of`. included_usage − usage = balance,
+    always."""
+    view = view_of(rows, slots, archived)
+    if view is None or view.boolean:
         return _flag_fields()
-    parts = [bucket_part(row, slots) for row in rows]
-    unlimited = any(row.flags & UNLIMITED for row in rows)
-    balance = 0 if unlimited else sum(part[0] for part in parts)
-    granted = 0 if unlimited else sum(part[1] for part in parts)
-    fields = _interval_fields(rows)
+    balance = 0 if view.unlimited else view.balance
+    granted = 0 if view.unlimited else view.granted
+    fields = _interval_fields(view.entries)
     fields.update(
-        unlimited=unlimited,
+        unlimited=view.unlimited,
         balance=unscale(balance, feature.precision),
         usage=unscale(granted - balance, feature.precision),
         included_usage=unscale(granted, feature.precision),
-        overage_allowed=any(open_ended(row) for row in rows),
+        overage_allowed=view.overage_allowed,
     )
-    purchasable = purchasable_of(rows, parts)
-    if purchasable is not None and not unlimited:
-        fields["usage_limit"] = unscale(granted + purchasable, feature.precision)
-    fields["breakdown"] = [_entry(feature.precision, row, part) for row, part in zip(rows, parts)]
+    if view.held and not view.unlimited:
+        fields["held"] = unscale(view.held, feature.precision)
+    if view.purchasable is not None and not view.unlimited:
+        fields["usage_limit"] = unscale(granted + view.purchasable, feature.precision)
+    if view.rolls_over:
+        fields["rollovers"] = rollovers_v12(feature.precision, view)
+    fields["breakdown"] = [_entry(feature.precision, part) for part in view.entries]
     if feature.type == "credit_system":
         fields["credit_schema"] = [
             {"feature_id": member, "credit_amount": cost} for member, cost in feature.credit_schema
@@ -53,83 +54,54 @@ def balance_v12(feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | N
     return fields
 
 
-def feature_v12(feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | None = None) -> dict[str, Any]:
+def feature_v12(
+    feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | None = None, archived: Archived = Archived()
+) -> dict[str, Any]:
     """The entry of `feature` in a 1.2 customer's or entity's `features`; arguments as
     `balance_v12`."""
     return {
         "id": feature.id,
         "type": TYPES_V12.get(feature.type, feature.type),
         "name": feature.name or feature.id,
-        **balance_v12(feature, rows, slots),
+        **balance_v12(feature, rows, slots, archived),
     }
 
 
-def in_view_order(rows: Sequence[Row], for_entity: bool) -> Sequence[Row]:
-    """`rows` in the order in which a call in this scope would spend them: an entity's call its own
-    and per-entity grants first, a customer's call the customer-level ones first."""
-    if not any(row.entity_id or row.flags & PER_ENTITY for row in rows):
-        return rows
-    return sorted(
-        rows, key=lambda row: (bool(row.entity_id or row.flags & PER_ENTITY) is not for_entity, spending_key(row))
-    )
+def rollovers_v12(precision: int, view: FeatureView) -> list[dict[str, Any]]:
+    """The rollovers of a view, soonest-ending first, as versions up to 2.0 show them."""
+    return [
+        {"balance": unscale(part.balance, precision), "expires_at": part.row.expires_at or NEVER_ENDS_MS}
+        for part in view.rollovers
+    ]
 
 
-def bucket_part(row: Row, slots: Sequence[Slot] | None) -> tuple[int, int, int]:
-    """(balance, granted, times) of a bucket in the view, scaled; times is the number of entities
-    for which a per-entity grant counts."""
-    if row.flags & UNLIMITED:
-        return 0, 0, 1
-    if not row.flags & PER_ENTITY:
-        return row.balance, row.granted, 1
-    if slots is None:
-        return row.balance, row.granted * row.slots, row.slots
-    for slot in slots:
-        if slot.no == row.no and slot.period == row.next_reset_at:
-            return slot.balance, row.granted, 1
-    return row.granted, row.granted, 1
-
-
-def open_ended(row: Row) -> bool:
-    """Whether a bucket may be overdrawn without end."""
-    return bool(row.flags & USAGE_ALLOWED) and row.purchasable < 0
-
-
-def purchasable_of(rows: Sequence[Row], parts: Sequence[tuple[int, int, int]]) -> int | None:
-    """Units that may be used beyond the grants, scaled; None without a pay-per-use bucket or when
-    one of them has no end."""
-    caps = [(row.purchasable, part[2]) for row, part in zip(rows, parts) if row.flags & USAGE_ALLOWED]
-    if not caps or any(cap < 0 for cap, _ in caps):
-        return None
-    return sum(cap * times for cap, times in caps)
-
-
-def _interval_fields(rows: Sequence[Row]) -> dict[str, Any]:
-    intervals = {(row.interval, interval_count_of(row)) for row in rows}
+def _interval_fields(entries: Sequence[Part]) -> dict[str, Any]:
+    """The interval that all entries have; a feature of which none is shown has only lifetime grants
+    that are used up."""
+    intervals = {(part.row.interval, interval_count_of(part.row)) for part in entries} or {(LIFETIME, 1)}
     if len(intervals) > 1:
         return {"interval": MULTIPLE, "interval_count": None, "next_reset_at": None}
     code, count = next(iter(intervals))
-    dates = [row.next_reset_at for row in rows if row.next_reset_at]
+    dates = [part.row.next_reset_at for part in entries if part.row.next_reset_at]
     return {"interval": INTERVALS[code], "interval_count": count, "next_reset_at": min(dates, default=None)}
 
 
-def interval_count_of(row: Row) -> int:
-    """The interval count shown: 1 for lifetime."""
-    return row.interval_count if row.interval != LIFETIME else 1
-
-
-def _entry(precision: int, row: Row, part: tuple[int, int, int]) -> dict[str, Any]:
-    balance, granted, times = part
+def _entry(precision: int, part: Part) -> dict[str, Any]:
+    row = part.row
     entry: dict[str, Any] = {
         "interval": INTERVALS[row.interval],
         "interval_count": interval_count_of(row),
-        "balance": unscale(balance, precision),
-        "usage": unscale(granted - balance, precision),
-        "included_usage": unscale(granted, precision),
+        "balance": unscale(part.balance, precision),
+        "usage": unscale(part.granted - part.balance, precision),
+        "included_usage": unscale(part.granted, precision),
         "next_reset_at": row.next_reset_at or None,
         "overage_allowed": open_ended(row),
     }
-    if row.flags & USAGE_ALLOWED and row.purchasable >= 0 and not row.flags & UNLIMITED:
-        entry["usage_limit"] = unscale(granted + row.purchasable * times, precision)
+    if part.held and not row.unlimited:
+        entry["held"] = unscale(part.held, precision)
+    purchasable = purchasable_of([part])
+    if purchasable is not None and not row.unlimited:
+        entry["usage_limit"] = unscale(part.granted + purchasable, precision)
     if row.expires_at:
         entry["expires_at"] = row.expires_at
     return entry

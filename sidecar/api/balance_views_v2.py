@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Sequence
 
-from ..domain.layout import BOOLEAN, INTERVALS, UNLIMITED, USAGE_ALLOWED, Row, Slot, used
+from ..domain.layout import BOOLEAN, INTERVALS, USAGE_ALLOWED, Archived, Row, Slot
 from ..domain.quantities import unscale
-from .balance_views import bucket_part, in_view_order, interval_count_of, open_ended, purchasable_of
+from .balance_views import rollovers_v12
+from .bucket_views import (
+    NEVER_ENDS_MS, FeatureView, Part, interval_count_of, open_ended, public_id, purchasable_of, view_of,
+)
 
 if TYPE_CHECKING:
     from ..catalog.model import Feature
     from ..catalog.snapshot import Catalog
+    from ..store.history import BucketLabel
 
 ONE_OFF = "one_off"
 """What 2.x calls the interval of a grant that never resets."""
@@ -22,51 +26,54 @@ ONE_OFF = "one_off"
 
 def bucket_id(row: Row) -> str:
     """The id of a bucket, unique within its customer."""
-    return f"bkt_{row.no}"
+    return public_id(row.no)
 
 
-def balance_v20(feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | None = None) -> dict[str, Any] | None:
-    """The 2.0 balance of `feature` over `rows` (see `balance_views.balance_v12`), None if nothing
-    is held. granted + purchased = current + usage, always."""
-    rows = in_view_order(rows, slots is not None)
-    if not rows:
+def balance_v20(
+    feature: Feature, rows: Sequence[Row], slots: Sequence[Slot] | None = None, archived: Archived = Archived()
+) -> dict[str, Any] | None:
+    """The 2.0 balance of `feature` (arguments as `bucket_views.view_of`), None if nothing is held.
+    granted + purchased = current + usage, always."""
+    view = view_of(rows, slots, archived)
+    if view is None:
         return None
-    entries = [_entry_v20(feature.precision, row, slots) for row in rows]
-    totals = _totals(rows, slots)
-    unlimited = any(row.flags & UNLIMITED for row in rows)
-    plans = {row.plan_id for row in rows}
+    precision, plans = feature.precision, {part.row.plan_id for part in view.entries}
     return {
         "feature_id": feature.id,
-        "unlimited": unlimited,
-        **_amounts_v20(feature.precision, totals, unlimited),
-        "overage_allowed": any(open_ended(row) for row in rows),
-        "max_purchase": _max_purchase(feature.precision, rows, slots),
-        "reset": _reset_of(rows),
-        "plan_id": rows[0].plan_id or None if len(plans) == 1 else None,
-        "breakdown": entries,
+        "unlimited": view.unlimited,
+        **_amounts_v20(precision, view, view.unlimited),
+        "held": unscale(view.held, precision),
+        "overage_allowed": view.overage_allowed,
+        "max_purchase": _units(view.purchasable, precision),
+        "reset": _reset_of(view),
+        "plan_id": view.entries[0].row.plan_id or None if len(plans) == 1 else None,
+        **({"rollovers": rollovers_v12(precision, view)} if view.rolls_over else {}),
+        "breakdown": [_entry_v20(precision, part) for part in view.entries],
     }
 
 
 def balance_v21(
-    feature: Feature, rows: Sequence[Row], catalog: Catalog, slots: Sequence[Slot] | None = None
+    feature: Feature, rows: Sequence[Row], catalog: Catalog, slots: Sequence[Slot] | None = None,
+    archived: Archived = Archived(),
 ) -> dict[str, Any] | None:
-    """The 2.1 balance of `feature` over `rows`, None if nothing is held or it is a flag."""
-    rows = in_view_order(rows, slots is not None)
-    if not rows or rows[0].flags & BOOLEAN:
+    """The balance of `feature` from 2.1 on, None if nothing is held or it is a flag."""
+    view = view_of(rows, slots, archived)
+    if view is None or view.boolean:
         return None
-    unlimited = any(row.flags & UNLIMITED for row in rows)
-    granted, _included, remaining, overage, usage = _totals(rows, slots)
-    dates = [row.next_reset_at for row in rows if row.next_reset_at]
+    precision = feature.precision
+    dates = [part.row.next_reset_at for part in view.entries if part.row.next_reset_at]
     return {
         "feature_id": feature.id,
-        "granted": 0 if unlimited else unscale(granted, feature.precision),
-        "remaining": 0 if unlimited else unscale(remaining, feature.precision),
-        "usage": unscale(usage, feature.precision),
-        "unlimited": unlimited,
-        "overage_allowed": any(open_ended(row) for row in rows),
-        "max_purchase": _max_purchase(feature.precision, rows, slots),
+        "granted": 0 if view.unlimited else unscale(view.granted, precision),
+        "remaining": 0 if view.unlimited else unscale(view.remaining, precision),
+        "usage": unscale(view.usage, precision),
+        "held": unscale(view.held, precision),
+        "unlimited": view.unlimited,
+        "overage_allowed": view.overage_allowed,
+        "max_purchase": _units(view.purchasable, precision),
         "next_reset_at": min(dates, default=None),
-        "breakdown": [_entry_v21(feature.precision, row, catalog, slots) for row in rows],
+        **({"rollovers": [rollover_v21(precision, part) for part in view.rollovers]} if view.rolls_over else {}),
+        "breakdown": [entry_v21(precision, part, catalog) for part in view.entries],
     }
 
 
@@ -81,7 +88,7 @@ def flag_v21(feature: Feature, rows: Sequence[Row]) -> dict[str, Any] | None:
     return None
 
 
-def reset_of(row: Row) -> dict[str, Any]:
+def reset_of(row: Row | BucketLabel) -> dict[str, Any]:
     """The reset object of one bucket."""
     if not row.interval:
         return {"interval": ONE_OFF, "interval_count": 1, "resets_at": None}
@@ -90,59 +97,53 @@ def reset_of(row: Row) -> dict[str, Any]:
     }
 
 
-def _amount(row: Row, slots: Sequence[Slot] | None) -> tuple[int, int, int, int, int]:
-    """(granted, included, remaining, overage, usage) of one bucket in the view, scaled."""
-    if row.flags & UNLIMITED:
-        return 0, 0, 0, 0, used(row)
-    balance, granted, times = bucket_part(row, slots)
-    remaining, overage = max(0, balance), max(0, -balance)
-    if row.per_entity and slots is None:  # a sum over entities, some of whom may be below zero
-        remaining, overage = balance + row.over, row.over
-    return granted, granted - row.prepaid * times, remaining, overage, granted - balance
-
-
-def _totals(rows: Sequence[Row], slots: Sequence[Slot] | None) -> tuple[int, int, int, int, int]:
-    amounts = [_amount(row, slots) for row in rows]
-    granted, included, remaining, overage, usage = (sum(column) for column in zip(*amounts))
-    return granted, included, remaining, overage, usage
-
-
-def _amounts_v20(precision: int, amount: tuple[int, int, int, int, int], unlimited: bool) -> dict[str, Any]:
-    granted, included, remaining, overage, usage = amount
+def rollover_v21(precision: int, part: Part) -> dict[str, Any]:
+    """One rollover as 2.1 and later show it."""
     return {
-        "granted_balance": 0 if unlimited else unscale(included, precision),
-        "purchased_balance": 0 if unlimited else unscale(granted - included + overage, precision),
-        "current_balance": 0 if unlimited else unscale(remaining, precision),
-        "usage": unscale(usage, precision),
+        "granted": unscale(part.granted, precision), "balance": unscale(part.balance, precision),
+        "expires_at": part.row.expires_at or NEVER_ENDS_MS,
     }
 
 
-def _entry_v20(precision: int, row: Row, slots: Sequence[Slot] | None) -> dict[str, Any]:
+def entry_v21(precision: int, part: Part, catalog: Catalog) -> dict[str, Any]:
+    """One bucket as 2.1 and later show it in a breakdown."""
+    row = part.row
     return {
         "id": bucket_id(row),
         "plan_id": row.plan_id or None,
-        **_amounts_v20(precision, _amount(row, slots), row.unlimited),
+        "included_grant": unscale(part.granted - part.prepaid, precision),
+        "prepaid_grant": unscale(part.prepaid, precision),
+        "remaining": unscale(part.remaining, precision),
+        "usage": unscale(part.usage, precision),
+        "held": unscale(part.held, precision),
+        "unlimited": row.unlimited,
+        "reset": reset_of(row),
+        "price": _price(precision, row, catalog),
+        "expires_at": row.expires_at or None,
+    }
+
+
+def _entry_v20(precision: int, part: Part) -> dict[str, Any]:
+    row = part.row
+    return {
+        "id": bucket_id(row),
+        "plan_id": row.plan_id or None,
+        **_amounts_v20(precision, part, row.unlimited),
+        "held": unscale(part.held, precision),
         "overage_allowed": open_ended(row),
-        "max_purchase": _max_purchase(precision, [row], slots),
+        "max_purchase": _units(purchasable_of([part]), precision),
         "reset": reset_of(row),
         "prepaid_quantity": unscale(row.prepaid, precision),
         "expires_at": row.expires_at or None,
     }
 
 
-def _entry_v21(precision: int, row: Row, catalog: Catalog, slots: Sequence[Slot] | None) -> dict[str, Any]:
-    granted, included, remaining, _overage, usage = _amount(row, slots)
+def _amounts_v20(precision: int, of: FeatureView | Part, unlimited: bool) -> dict[str, Any]:
     return {
-        "id": bucket_id(row),
-        "plan_id": row.plan_id or None,
-        "included_grant": unscale(included, precision),
-        "prepaid_grant": unscale(granted - included, precision),
-        "remaining": unscale(remaining, precision),
-        "usage": unscale(usage, precision),
-        "unlimited": row.unlimited,
-        "reset": reset_of(row),
-        "price": _price(precision, row, catalog),
-        "expires_at": row.expires_at or None,
+        "granted_balance": 0 if unlimited else unscale(of.granted - of.prepaid, precision),
+        "purchased_balance": 0 if unlimited else unscale(of.prepaid + of.overage, precision),
+        "current_balance": 0 if unlimited else unscale(of.remaining, precision),
+        "usage": unscale(of.usage, precision),
     }
 
 
@@ -160,15 +161,16 @@ def _price(precision: int, row: Row, catalog: Catalog) -> dict[str, Any] | None:
     }
 
 
-def _max_purchase(precision: int, rows: Sequence[Row], slots: Sequence[Slot] | None) -> Any:
-    purchasable = purchasable_of(rows, [bucket_part(row, slots) for row in rows])
-    return None if purchasable is None else unscale(purchasable, precision)
+def _units(scaled: int | None, precision: int) -> Any:
+    return None if scaled is None else unscale(scaled, precision)
 
 
-def _reset_of(rows: Sequence[Row]) -> dict[str, Any] | None:
-    if rows[0].flags & BOOLEAN:
+def _reset_of(view: FeatureView) -> dict[str, Any] | None:
+    if view.boolean:
         return None
-    resets = [reset_of(row) for row in rows]
+    resets = [reset_of(part.row) for part in view.entries]
+    if not resets:  # only lifetime grants that are used up
+        return {"interval": ONE_OFF, "interval_count": 1, "resets_at": None}
     if len({(reset["interval"], reset["interval_count"]) for reset in resets}) > 1:
         return {"interval": "multiple", "interval_count": None, "resets_at": None}
     dates = [reset["resets_at"] for reset in resets if reset["resets_at"]]

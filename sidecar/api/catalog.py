@@ -59,10 +59,7 @@ async def delete_feature(call: Call) -> dict[str, Any]:
 async def feature_deletion_info(call: Call) -> dict[str, Any]:
     """How many plans use the feature, and one of them by name."""
     feature = await _feature(call)
-    plans = [
-        plan for plan in call.ctx.catalog.current.plans.values()
-        if any(feature.id in (item.feature_id, item.entity_feature_id) for item in plan.items)
-    ]
+    plans = [plan for plan in call.ctx.catalog.current.plans.values() if plan.names(feature.id)]
     return {"totalCount": len(plans), "productName": plans[0].name if plans else None}
 
 

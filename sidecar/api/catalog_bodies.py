@@ -11,21 +11,24 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Mapping
 
+from ..catalog.control_fields import FIELD as CONTROLS_FIELD
 from ..catalog.fields import Fields, Problem, Problems
 from ..catalog.items import INTERVAL_NAMES
 from ..catalog.model import Feature, Item, Plan
+from ..catalog.rollovers import ROLLOVER_FIELDS
 from ..catalog.validate import read_feature, read_plan
 from ..errors import NotSupported
 from . import fields
 from .balance_views_v2 import ONE_OFF
+from .catalog_views_v2 import ROLLOVER_NAMES
 
 Version = tuple[int, int]
 FEATURE_TYPES = ("boolean", "metered", "credit_system", "ai_credit_system")
 UNBUILT_PLAN = (
-    "licenses", "config", "billing_controls", "metadata", "base_plan_id", "update_variant_ids",
-    "update_license_parents", "disable_version", "force_version", "all_versions", "is_default",
+    "licenses", "config", "metadata", "base_plan_id", "update_variant_ids", "update_license_parents",
+    "disable_version", "force_version", "all_versions", "is_default",
 )
-UNBUILT_ITEM = ("pooled", "proration", "rollover")
+UNBUILT_ITEM = ("pooled", "proration")
 _ITEM_PATH = re.compile(r"items\[(\d+)\](?:\.(.+))?")
 
 
@@ -106,7 +109,7 @@ class _PlanBody:
     def read(self) -> dict[str, Any]:
         """The fields in terms of 1.2; what is wrong with their form is noted."""
         given = self._plan.raw
-        known = ("id", "name", "description", "group", "archived", "free_trial")
+        known = ("id", "name", "description", "group", "archived", "free_trial", CONTROLS_FIELD)
         told = {name: given[name] for name in known if name in given}
         for name, old in (("add_on", "is_add_on"), (self._names.default, "is_default")):
             if name in given:
@@ -139,6 +142,7 @@ class _PlanBody:
                 "included_usage": self._names.included, "price": "price.amount", "usage_limit": "price.max_purchase",
                 "billing_units": "price.billing_units", "usage_model": f"price.{self._names.method}",
                 "interval": "reset.interval", "interval_count": "reset.interval_count",
+                **{f"rollover.{old}": f"rollover.{new}" for old, new in ROLLOVER_NAMES.items()},
             }
         return replace(problem, path=f"{path}.{inside.get(name, name)}" if name else path)
 
@@ -165,6 +169,8 @@ class _PlanBody:
         told = {"feature_id": i.raw.get("feature_id"), "interval": interval, "interval_count": count}
         if i.given("entity_feature_id"):
             told["entity_feature_id"] = i.raw["entity_feature_id"]
+        if i.given("rollover"):
+            told["rollover"] = _rollover(i.raw["rollover"])
         told["reset_usage_when_enabled"] = self._starts_fresh(told, reset)
         included = self._included(i, price)
         if included is not None:
@@ -230,11 +236,20 @@ def _interval(part: Fields) -> tuple[str | None, int]:
     return (None, 1) if interval == ONE_OFF else (interval, count)
 
 
+def _rollover(raw: Any) -> Any:
+    """A rollover in terms of 1.2; what is no object is left as it is, to be told so."""
+    if not isinstance(raw, dict):
+        return raw
+    return {name: raw.get(ROLLOVER_NAMES.get(name, name)) for name in ROLLOVER_FIELDS}
+
+
 def _raw(item: Item) -> tuple[dict[str, Any], str]:
     """A stored item as a body of 1.2 has it."""
     raw = {name: value for name, value in vars(item).items() if value is not None and name != "unlimited"}
     if item.unlimited:
         raw["included_usage"] = "inf"
+    if item.rollover is not None:
+        raw["rollover"] = item.rollover.fields()
     if item.feature_id is None or item.price is None:
         del raw["billing_units"]
     return raw, "price" if item.feature_id is None else "items"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Mapping
 
-from ..catalog.model import Feature, Item, Plan
+from ..catalog.model import Feature, Item, Plan, Rollover
 
 CURRENCY_SIGNS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
 
@@ -96,9 +96,15 @@ def item_json(
         "usage_limit": number(item.usage_limit),
         "reset_usage_when_enabled": item.reset_usage_when_enabled if feature and feature.type != "boolean" else None,
         "entity_feature_id": item.entity_feature_id,
+        **({"config": {"rollover": rollover_json(item.rollover)}} if item.rollover is not None else {}),
         "display": display_json(item, feature, currency=currency, quantity=quantity),
         **({"quantity": number(quantity)} if quantity is not None else {}),
     }
+
+
+def rollover_json(rollover: Rollover) -> dict[str, Any]:
+    """A rollover as an item of 1.2 has it."""
+    return {"max": None, **{name: number(value) for name, value in rollover.fields().items()}}
 
 
 def display_json(

@@ -6,10 +6,13 @@ from typing import Any, Mapping
 
 from ..billing.holdings import Holdings
 from ..billing.prices import starts_at_once
+from ..catalog.controls import Controls, Entry, said
 from ..catalog.model import Feature, Item, Plan
 from .balance_views_v2 import ONE_OFF
 from .catalog_views import display_json, number
 
+ROLLOVER_NAMES = {"duration": "expiry_duration_type", "length": "expiry_duration_length"}
+"""What 2.x calls these fields of a rollover."""
 ATTACH_ACTIONS = {"new": "activate", "upgrade": "upgrade", "downgrade": "downgrade", "active": "none"}
 
 
@@ -64,9 +67,21 @@ def plan_v2(
         shown.update(config={"ignore_past_due": False}, metadata={})
     else:
         shown["free_trial"] = None
+    if controls := controls_v2(plan.controls):
+        shown["billing_controls"] = controls
     if scenario is not None:
         shown["customer_eligibility"] = _eligibility(plan, scenario, version)
     return shown
+
+
+def controls_v2(controls: Controls) -> dict[str, Any]:
+    """A plan's own controls, list by list; lists without entries are left out."""
+    return {name: [entry_v2(entry) for entry in entries] for name, entries in controls.lists().items()}
+
+
+def entry_v2(entry: Entry) -> dict[str, Any]:
+    """One entry of a list of controls. What it leaves open is left out, not null."""
+    return {name: number(value) for name, value in said(entry).items()}
 
 
 def scenario_of(plan: Plan, holdings: Holdings, entity_id: str = "") -> str:
@@ -103,6 +118,11 @@ def _item(item: Item, features: Mapping[str, Feature], version: tuple[int, int],
     }
     if item.entity_feature_id:
         shown["entity_feature_id"] = item.entity_feature_id
+    if item.rollover is not None:
+        shown["rollover"] = {
+            "max": None,
+            **{ROLLOVER_NAMES.get(name, name): number(value) for name, value in item.rollover.fields().items()},
+        }
     return shown
 
 

@@ -13,22 +13,16 @@ from ..billing.change import plan_rows
 from ..billing.customers import ensure_customer, get_or_create
 from ..billing.entities import ensure_entity, entity_feature, open_entity_row
 from ..catalog.snapshot import Catalog
-from ..engine import spend
+from ..engine import holds, spend
 from ..engine.errors import PartitionRefused, ReplyLost, StoreUnavailable
 from ..engine.spend import Refused, Result, Spend
 from ..errors import ApiError, NotSupported, invalid, not_found
 from ..store import customers
-from . import fields
 from .answers import answer_check, answer_track
+from .completion import CREATES_BELOW, complete
 from .decode import Decoded, check_fields, decode_check, decode_track, product_of
 from .endpoint import Call, Context, Reply, endpoint
 from .request_data import customer_data_of, entity_data_of
-
-CREATES_BELOW = (2, 1)
-"""API versions below this one create an unknown customer in check and track."""
-
-CLOCK_SKEW_MS = 60_000
-
 
 async def run(
     ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: tuple[int, int], resent: bool = False
@@ -41,7 +35,8 @@ async def run(
     while True:
         try:
             started = time.perf_counter()
-            result = await spend.run(ctx.engine, ctx.catalog.current, call, resent)
+            make = spend.run if call.lock is None else holds.hold
+            result = await make(ctx.engine, ctx.catalog.current, call, resent)
             ctx.metrics.redis_latency.observe(time.perf_counter() - started)
             return result
         except spend.CustomerMissing:
@@ -53,6 +48,9 @@ async def run(
                 entity_feature(await ctx.catalog.refresh(), entity.feature_id)
             await ensure_customer(ctx, call.customer_id, customer_data)
         except spend.EntityMissing:
+            if call.refunded is not None:  # deleted since: what it had is gone, the plain rule follows
+                call.entity_id = ""
+                continue
             if version >= CREATES_BELOW or entity is None or made_entity:
                 raise not_found("entity", call.entity_id) from None
             await ensure_entity(ctx, call.customer_id, entity)
@@ -89,7 +87,24 @@ def refused(refusal: Refused, call: Spend) -> ApiError:
         )
     if refusal.code == "SLOTS":
         return ApiError(422, "too_many_entities", f"would spend more than 1,000 entities' shares of {feature.id!r} at once")
-    return ApiError(400, "insufficient_balance", f"value: the balance of {feature.id!r} does not cover it; nothing was applied")
+    if refusal.code == "LOCKED" and call.lock is not None:
+        return ApiError(409, "lock_already_exists", f"lock.lock_id: {call.lock.lock_id!r} is the name of an open hold")
+    if refusal.code == "MANY":
+        return ApiError(422, "too_many_holds", f"lock: the customer has {holds.OPEN_MAX} open holds; nothing was applied")
+    if call.refunded is not None:
+        if refusal.code == "OPEN":
+            return invalid("refund_of", f"is the event of the open hold {call.refunded.lock_id!r}: finalize that")
+        told = f"value: less than that is left of {feature.id!r} in the event; nothing was given back"
+        return ApiError(400, "insufficient_balance", told)
+    return not_covered(feature.id, refusal.reason)
+
+
+def not_covered(feature_id: str, reason: str) -> ApiError:
+    """The error of a track that does not fit, for that reason."""
+    told = f" ({reason})" if reason else ""
+    if reason == "usage_limit":
+        return ApiError(400, "usage_limit_exceeded", f"value: a window of {feature_id!r} does not allow it{told}; nothing was applied")
+    return ApiError(400, "insufficient_balance", f"value: the balance of {feature_id!r} does not cover it{told}; nothing was applied")
 
 
 @partial(endpoint, keyed=True)
@@ -97,11 +112,9 @@ async def track(call: Call) -> Reply:
     """Takes usage off a customer's balance."""
     ctx, body = call.ctx, call.fields
     started = time.perf_counter()
-    decoded = await _decoded(ctx, lambda catalog: decode_track(body, call.headers.get("idempotency-key"), call.version, catalog))
-    timestamp = body.get("timestamp")
-    if timestamp is not None and timestamp > await ctx.clock.now_ms() + CLOCK_SKEW_MS:
-        raise invalid("timestamp", "is in the future")
+    decoded = await decode_with(ctx, lambda catalog: decode_track(body, call.headers.get("idempotency-key"), call.version, catalog))
     require_built(call.version)
+    await complete(ctx, decoded, body, call.version)
     return await make(ctx, "track", decoded, body, call.version, started)
 
 
@@ -112,9 +125,10 @@ async def check(call: Call) -> Reply:
     started = time.perf_counter()
     if (product_id := product_of(body)) is not None:
         require_built(call.version)
-        return Reply(await _check_product(call, product_id))
-    decoded = await _decoded(ctx, lambda catalog: decode_check(body, call.headers.get("idempotency-key"), catalog))
+        return Reply(await check_product(ctx, body, call.headers.get("idempotency-key"), call.version, product_id))
+    decoded = await decode_with(ctx, lambda catalog: decode_check(body, call.headers.get("idempotency-key"), catalog))
     require_built(call.version)
+    await complete(ctx, decoded, body, call.version)
     return await make(ctx, "check", decoded, body, call.version, started)
 
 
@@ -127,10 +141,18 @@ async def make(
         if not decoded.spend.changes_nothing:
             refuse_when_full(ctx)
         result = await run(ctx, decoded, body, version, resent)
+        if verb == "track":
+            require_applied(decoded, result)
     except ApiError as error:
         ctx.metrics.refused(verb, error.code)
         raise
     return (track_reply if verb == "track" else check_reply)(ctx, decoded, result, version, started)
+
+
+def require_applied(decoded: Decoded, result: Result) -> None:
+    """Refuses a track with a lock that does not fit. Raises ApiError 400."""
+    if not result.allowed:
+        raise not_covered(decoded.spend.features[0][0].id, result.reason)
 
 
 def track_reply(ctx: Context, decoded: Decoded, result: Result, version: tuple[int, int], started: float) -> Reply:
@@ -154,15 +176,18 @@ def count_check(ctx: Context, result: Result, started: float) -> None:
     ctx.metrics.decided("check", "allowed" if result.allowed else "denied", result.reason, time.perf_counter() - started)
 
 
-async def _check_product(call: Call, product_id: str) -> dict[str, Any]:
-    """Whether the customer (with `entity_id`, that entity) holds a plan now."""
-    ctx, body = call.ctx, call.fields
-    asked = check_fields(body, call.headers.get("idempotency-key"))
+async def check_product(
+    ctx: Context, body: Mapping[str, Any], key_header: str | None, version: tuple[int, int], product_id: str
+) -> dict[str, Any]:
+    """Whether the customer (with `entity_id`, that entity) holds a plan now. Raises ApiError."""
+    asked = check_fields(body, key_header)
+    if asked.lock is not None:
+        raise invalid("lock", "a hold is on a feature: give feature_id")
     customer_id, customer_data, entity = asked.customer_id, customer_data_of(body, ctx), entity_data_of(body)
     if product_id not in ctx.catalog.current.plans and product_id not in (await ctx.catalog.refresh()).plans:
         raise not_found("product", product_id)
     customer = await ctx.store.read(customers.by_id, customer_id)
-    if customer is None and call.version >= CREATES_BELOW:
+    if customer is None and version >= CREATES_BELOW:
         raise not_found("customer", customer_id)
     if customer is None:
         if asked.entity_id and entity is None:  # refused anyway, so nobody is made
@@ -170,12 +195,12 @@ async def _check_product(call: Call, product_id: str) -> dict[str, Any]:
         if entity is not None:
             entity_feature(ctx.catalog.current, entity.feature_id)
         customer = await get_or_create(ctx, customer_id, customer_data)
-    if entity is not None and call.version < CREATES_BELOW:
+    if entity is not None and version < CREATES_BELOW:
         await ensure_entity(ctx, customer_id, entity)
     held = await ctx.store.read(_plans_of, customer.cid, asked.entity_id)
     statuses = [row["status"] for row in held if row["plan_id"] == product_id]
     answer: dict[str, Any] = {"allowed": bool(statuses), "customer_id": customer_id, "product_id": product_id}
-    if call.version >= (2, 0):
+    if version >= (2, 0):
         return {**answer, "balance": None, "flag": None}
     return {**answer, "code": "product_found", **({"status": statuses[0]} if statuses else {})}
 
@@ -202,7 +227,7 @@ def refuse_when_full(ctx: Context) -> None:
         )
 
 
-async def _decoded(ctx: Context, decode: Callable[[Catalog], Decoded]) -> Decoded:
+async def decode_with(ctx: Context, decode: Callable[[Catalog], Decoded]) -> Decoded:
     """Decodes with the catalog in memory; a feature it does not know is looked for in SQL once."""
     try:
         return decode(ctx.catalog.current)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, NamedTuple
 
@@ -10,7 +11,7 @@ from ..billing.holdings import HeldPlan
 from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
 from ..domain.intervals import add_interval, code_of, length_ms
-from ..domain.layout import Row, Slot
+from ..domain.layout import Archived, Row, Slot
 from ..store.customers import Customer
 from .balance_views import feature_v12
 from .catalog_views import product_json
@@ -102,21 +103,23 @@ def entity_features_v12(state: CustomerState | None, entity_id: str, catalog: Ca
 
 class HeldFeature(NamedTuple):
     """The usable buckets of a feature in a view. `slots` are an entity's shares, None in a
-    customer's view."""
+    customer's view; `archived` is what left the hot state."""
 
     feature: Feature
     rows: list[Row]
     slots: list[Slot] | None
+    archived: Archived
 
 
 def held_by_customer(state: CustomerState | None, catalog: Catalog) -> list[HeldFeature]:
-    """What the customer's view shows, in the order of the features' creation."""
+    """What the customer's view shows, in the order of the features' creation. What holds have of
+    entities' shares counts as held of the grant per entity."""
     if state is None:
         return []
-    held: dict[str, list[Row]] = {feature_id: list(rows) for feature_id, rows in state.features.items()}
+    held = {feature_id: _with_shares_held(state, feature_id) for feature_id in state.features}
     for (feature_id, _), (rows, _) in state.entities.items():
         held.setdefault(feature_id, []).extend(rows)
-    return _usable(held, None, catalog, state.now_ms)
+    return _usable(held, None, catalog, state, None)
 
 
 def held_by_entity(state: CustomerState | None, entity_id: str, catalog: Catalog) -> list[HeldFeature]:
@@ -133,17 +136,37 @@ def held_by_entity(state: CustomerState | None, entity_id: str, catalog: Catalog
         if owner == entity_id:
             held.setdefault(feature_id, []).extend(rows)
             slots.setdefault(feature_id, []).extend(own_slots)
-    return _usable(held, slots, catalog, state.now_ms)
+    return _usable(held, slots, catalog, state, entity_id)
+
+
+def _with_shares_held(state: CustomerState, feature_id: str) -> list[Row]:
+    rows = list(state.features[feature_id])
+    if not any(row.per_entity for row in rows):
+        return rows
+    held: Counter[tuple[int, int]] = Counter()
+    for (feature, _), (_, slots) in state.entities.items():
+        if feature == feature_id:
+            held.update({(slot.no, slot.period): slot.held for slot in slots})
+    return [
+        row._replace(held=row.held + held[row.no, row.next_reset_at]) if row.per_entity else row for row in rows
+    ]
 
 
 def _usable(
-    held: Mapping[str, list[Row]], slots: Mapping[str, list[Slot]] | None, catalog: Catalog, now_ms: int
+    held: Mapping[str, list[Row]], slots: Mapping[str, list[Slot]] | None, catalog: Catalog, state: CustomerState,
+    entity_id: str | None,
 ) -> list[HeldFeature]:
+    """The features of which there is something; `entity_id` None for the customer's view."""
+    archived: dict[str, list[Archived]] = {}
+    for (feature_id, owner), left in state.archived.items():
+        if entity_id is None or owner in ("", entity_id):
+            archived.setdefault(feature_id, []).append(left)
     found = []
     for feature_id, feature in catalog.features.items():
-        rows = [row for row in held.get(feature_id, ()) if not row.expires_at or row.expires_at > now_ms]
-        if rows:
-            found.append(HeldFeature(feature, rows, None if slots is None else slots.get(feature_id, [])))
+        rows = [row for row in held.get(feature_id, ()) if not row.expires_at or row.expires_at > state.now_ms]
+        left = Archived.sum(archived.get(feature_id, ()))
+        if rows or left.count:
+            found.append(HeldFeature(feature, rows, None if slots is None else slots.get(feature_id, []), left))
     return found
 
 

@@ -4,13 +4,16 @@ in, answers out."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 from ..billing.holdings import HeldPlan
+from ..catalog.control_fields import FIELD as CONTROLS_FIELD
+from ..catalog.controls import Controls
 from ..catalog.snapshot import Catalog
 from ..store.customers import Customer
 from .balance_views_v2 import balance_v20, balance_v21, flag_v21
 from .catalog_views_v2 import feature_v2, plan_v2
+from .control_views import customer_controls, entity_controls
 from .customer_views import (
     HeldFeature, entity_base_v12, expansions, held_by_customer, held_by_entity, period_of,
 )
@@ -32,7 +35,7 @@ class Look:
 
 
 def customer_v2(
-    customer: Customer, plans: Iterable[HeldPlan], state: CustomerState | None, look: Look,
+    customer: Customer, plans: Sequence[HeldPlan], state: CustomerState | None, look: Look,
     entities: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """A customer: its own and its entities' plans, and the balances of all of them together.
@@ -47,7 +50,7 @@ def customer_v2(
         "env": look.env,
         "metadata": customer.metadata,
         "send_email_receipts": False,
-        "billing_controls": {},
+        CONTROLS_FIELD: customer_controls(controls_of(customer), plans, state, look.catalog),
         **_holdings(plans, held_by_customer(state, look.catalog), look),
     }
     if look.version >= (2, 1):
@@ -57,16 +60,24 @@ def customer_v2(
 
 
 def entity_v2(
-    row: Mapping[str, Any], customer_id: str, plans: Iterable[HeldPlan], state: CustomerState | None, look: Look
+    row: Mapping[str, Any], customer: Customer, plans: Iterable[HeldPlan], state: CustomerState | None, look: Look
 ) -> dict[str, Any]:
     """An entity: its own and the customer's plans, and the balances that a call with it can
     spend."""
     own = [held for held in plans if held.entity_id in ("", row["id"])]
-    shown = entity_base_v12(row, customer_id, look.env)
+    shown = entity_base_v12(row, customer.id, look.env)
+    shown[CONTROLS_FIELD] = entity_controls(
+        row["id"], Controls.from_json(row["billing_controls"]), controls_of(customer), own, state, look.catalog
+    )
     shown.update(_holdings(own, held_by_entity(state, row["id"], look.catalog), look))
     if "invoices" in look.expand:
         shown["invoices"] = []
     return shown
+
+
+def controls_of(customer: Customer) -> Controls:
+    """A customer's own controls."""
+    return Controls.from_json(customer.billing_controls)
 
 
 def _holdings(plans: Iterable[HeldPlan], held: Iterable[HeldFeature], look: Look) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def _holdings(plans: Iterable[HeldPlan], held: Iterable[HeldFeature], look: Look
         "purchases": [_purchase(plan, look) for plan in plans if plan.plan.is_one_off],
         "balances": {
             each.feature.id: {**balance, **_feature("balances", each, look)} for each in held
-            if (balance := balance_v21(each.feature, each.rows, look.catalog, each.slots)) is not None
+            if (balance := balance_v21(each.feature, each.rows, look.catalog, each.slots, each.archived)) is not None
         },
         "flags": {
             each.feature.id: {**flag, **_feature("flags", each, look)} for each in held

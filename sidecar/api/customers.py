@@ -13,6 +13,7 @@ from ..billing.change import plan_rows
 from ..billing.customers import CustomerData
 from ..billing.entities import open_entity_rows
 from ..billing.holdings import HeldPlan, held_plans
+from ..catalog.control_fields import FIELD as CONTROLS_FIELD, GivenControls
 from ..catalog.snapshot import Catalog
 from ..errors import NotSupported, invalid
 from ..store import customers as store
@@ -27,7 +28,7 @@ from .paging import Paging, paging_of
 PAGE_DEFAULT = 10
 VIEWS_AT_ONCE = 32
 UNBUILT_FILTERS = ("plans", "subscription_status", "processors", "created_at_range")
-UNBUILT = ("create_in_stripe", "auto_enable_plan_id", "send_email_receipts", "billing_controls", "config")
+UNBUILT = ("create_in_stripe", "auto_enable_plan_id", "send_email_receipts", "config")
 """Known fields of a customer that have no effect yet, so may only ask for nothing."""
 
 
@@ -48,7 +49,14 @@ def customer_data(raw: Any, ctx: Context, path: str = "") -> CustomerData:
         stripe_id=fields.text(raw, "stripe_id", path),
         metadata=fields.json_object(raw, "metadata", path) or {},
         given=frozenset(raw),
+        controls=given_controls(raw, path),
     )
+
+
+def given_controls(raw: Mapping[str, Any], path: str = "", of_entity: bool = False) -> GivenControls | None:
+    """The controls in a body, to be validated when they are stored; None if there are none."""
+    value = raw.get(CONTROLS_FIELD)
+    return None if value is None else GivenControls(value, path.rstrip("."), of_entity)
 
 
 async def ensure_customer(ctx: Context, customer_id: str, raw: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
+from secrets import token_hex
 from typing import Any, Mapping, NamedTuple
 
 import msgpack
@@ -16,43 +17,52 @@ from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
 from ..domain.quantities import QuantityError, scale
 from ..engine import scripts
-from ..engine.spend import Spend
+from ..engine.spend import Lock, Spend
 from ..errors import ApiError, invalid, not_found
 from . import fields
 
 MODES = ("cap", "reject", "overflow")
 KEY_CHARS_MAX = 255
-UNBUILT_TRACK = ("refund_of", "lock")
-UNBUILT_CHECK = ("lock", "with_preview")
+LOCK_CHARS_MAX = 256
+UNBUILT_CHECK = ("with_preview",)
+NOT_HELD = ("boolean", "continuous_use")
+"""Types of features that no hold can be on."""
 
 
 @dataclass(slots=True)  # not frozen: that would treble what making one costs
 class Decoded:
-    """A validated call: what to run, and what its answer repeats."""
+    """A validated call: what to run, and what its answer repeats. Of a track that gives an event
+    back (`refund_of`) the features are known once that is found; `amount` None: all that is left."""
 
     spend: Spend
-    amount: int | Decimal
+    amount: int | Decimal | None
     feature_id: str | None
     event_name: str | None
     asynchronous: bool = False
+    refund_of: str = ""
 
 
 def decode_track(body: Mapping[str, Any], key_header: str | None, version: tuple[int, int], catalog: Catalog) -> Decoded:
     """The call in a track body. Raises ApiError 400 or 404 `feature_not_found`."""
     customer_id = fields.identifier(body, "customer_id")
     entity_id = fields.optional_id(body, "entity_id") or ""
-    fields.refuse_unbuilt(body, UNBUILT_TRACK)
+    refund_of, lock, asked_lock = refunded_event(body), *lock_of(body)
     feature_id, event_name = fields.optional_id(body, "feature_id"), fields.optional_id(body, "event_name")
-    if (feature_id is None) == (event_name is None):
+    if (feature_id is None) == (event_name is None) and not (refund_of and feature_id is None):
         raise invalid("feature_id", "give either feature_id or event_name")
     properties = fields.json_object(body, "properties")
     value = body.get("value")
     if value is None and version <= (1, 2) and properties:
         value = _shadowed_value(body)
-    value = fields.number(1 if value is None else value, "value")
+    if value is not None or not refund_of:
+        value = fields.number(1 if value is None else value, "value")
+    if refund_of and value is not None and value >= 0:
+        raise invalid("value", "must be below 0 with refund_of, or left out for all that is left of the event")
     mode = body.get("overage_behavior")
     if mode is not None and mode not in MODES:
         raise invalid("overage_behavior", f"must be one of {', '.join(MODES)}")
+    if lock is not None and (refund_of or mode not in (None, "reject")):
+        raise invalid("lock", "a hold is all or nothing: leave out refund_of and overage_behavior")
     timestamp = body.get("timestamp")
     if timestamp is not None:
         timestamp = fields.number(timestamp, "timestamp")
@@ -61,16 +71,66 @@ def decode_track(body: Mapping[str, Any], key_header: str | None, version: tuple
         timestamp = int(timestamp)
     key = idempotency_key(body, key_header)
     asynchronous = fields.flag(body, "async") or False
-    paid = _features(feature_id, event_name, value, "value", catalog)
-    info: dict[str, Any] = {"v": str(value), "s": "track"}
-    for name, given in (("n", event_name), ("p", properties), ("t", timestamp), ("k", key), ("m", mode)):
+    paid = () if refund_of else _features(feature_id, event_name, value, "value", catalog)
+    if lock is not None:
+        refuse_hold(paid)
+    info: dict[str, Any] = {} if value is None else {"v": str(value)}
+    info["s"] = "track"
+    told = (("n", event_name), ("p", properties), ("t", timestamp), ("k", key), ("m", mode), ("l", lock and lock.lock_id))
+    for name, given in told:
         if given:
             info[name] = given
-    print_of = fingerprint("track", customer_id, entity_id, feature_id, event_name, value, mode or "cap", timestamp, properties) if key else b""
-    if print_of:
+    print_of = b""
+    if key:
+        more = (refund_of,) if refund_of else asked_lock
+        print_of = fingerprint(
+            "track", customer_id, entity_id, feature_id, event_name, value, mode or "cap", timestamp, properties, *more
+        )
         info["f"] = print_of
-    call = Spend(scripts.TRACK, customer_id, entity_id, paid, mode or "cap", msgpack.packb(info), key, print_of)
-    return Decoded(call, value, feature_id, event_name, asynchronous)
+    script = scripts.REFUND if refund_of else scripts.TRACK if lock is None else scripts.HOLD
+    call = Spend(script, customer_id, entity_id, paid, mode or "cap", msgpack.packb(info), key, print_of, lock)
+    return Decoded(call, value, feature_id, event_name, asynchronous, refund_of)
+
+
+def refunded_event(body: Mapping[str, Any]) -> str:
+    """What names the event that a track gives back: its id or its idempotency key; "" for none.
+    Raises ApiError 400."""
+    value = body.get("refund_of")
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not 0 < len(value) <= KEY_CHARS_MAX or not fields.is_text(value):
+        raise invalid("refund_of", f"must be an event's id or its idempotency key: a string of at most {KEY_CHARS_MAX} characters")
+    return value
+
+
+def lock_of(body: Mapping[str, Any]) -> tuple[Lock | None, tuple[Any, ...]]:
+    """The hold that a body asks for, under a name made here where it gives none; and what of it
+    makes the call another one. Raises ApiError 400."""
+    asked = body.get("lock")
+    if asked is None:
+        return None, ()
+    if not isinstance(asked, dict):
+        raise invalid("lock", "must be an object")
+    if fields.flag(asked, "enabled", "lock.") is False or fields.asks_nothing(asked):
+        return None, ()
+    lock_id, expires_at = asked.get("lock_id"), asked.get("expires_at")
+    if lock_id is not None:
+        fields.checked_id(lock_id, "lock.lock_id", LOCK_CHARS_MAX)
+    if expires_at is not None:
+        expires_at = fields.number(expires_at, "lock.expires_at")
+        if not 0 < expires_at < 1 << 53 or expires_at != int(expires_at):
+            raise invalid("lock.expires_at", "must be milliseconds since 1970")
+        expires_at = int(expires_at)
+    return Lock(lock_id or f"lock_{token_hex(12)}", expires_at or 0), ("lock", lock_id, expires_at)
+
+
+def refuse_hold(paid: tuple[tuple[Feature, int], ...]) -> None:
+    """Refuses what cannot be held. Raises ApiError 400."""
+    if len(paid) > 1:
+        raise invalid("lock", "a hold is on one feature, this event feeds several")
+    feature = paid[0][0]
+    if feature.type in NOT_HELD:
+        raise invalid("lock", f"{feature.id!r} is {feature.type}: only what is used up can be held")
 
 
 def product_of(body: Mapping[str, Any]) -> str | None:
@@ -92,6 +152,8 @@ class CheckFields(NamedTuple):
     properties: dict[str, Any] | None
     send: bool
     key: str
+    lock: Lock | None
+    asked_lock: tuple[Any, ...]
 
 
 def check_fields(body: Mapping[str, Any], key_header: str | None) -> CheckFields:
@@ -105,7 +167,8 @@ def check_fields(body: Mapping[str, Any], key_header: str | None) -> CheckFields
     required = fields.number(1 if value is None else value, name)
     properties = fields.json_object(body, "properties")
     send = fields.flag(body, "send_event") or False
-    return CheckFields(customer_id, entity_id, name, required, properties, send, idempotency_key(body, key_header))
+    key = idempotency_key(body, key_header)
+    return CheckFields(customer_id, entity_id, name, required, properties, send, key, *lock_of(body))
 
 
 def decode_check(body: Mapping[str, Any], key_header: str | None, catalog: Catalog) -> Decoded:
@@ -114,18 +177,26 @@ def decode_check(body: Mapping[str, Any], key_header: str | None, catalog: Catal
     feature_id = fields.identifier(body, "feature_id")
     customer_id, entity_id, name, required = asked.customer_id, asked.entity_id, asked.name, asked.required
     properties, send = asked.properties, asked.send
-    key = asked.key if send else ""
+    lock = asked.lock
+    key = asked.key if send or lock else ""
     paid = _features(feature_id, None, required, name, catalog)
     info, print_of = b"", b""
-    if send:
+    if lock:
+        refuse_hold(paid)
+    if send or lock:
         told: dict[str, Any] = {"v": str(required), "s": "check", "m": "reject"}
+        if lock:
+            told["l"] = lock.lock_id
         if properties:
             told["p"] = properties
         if key:
-            print_of = fingerprint("check", customer_id, entity_id, feature_id, None, required, None, None, properties)
+            print_of = fingerprint(
+                "check", customer_id, entity_id, feature_id, None, required, None, None, properties, *asked.asked_lock
+            )
             told["k"], told["f"] = key, print_of
         info = msgpack.packb(told)
-    call = Spend(scripts.CHECK, customer_id, entity_id, paid, "send" if send else "", info, key, print_of)
+    script = scripts.CHECK if lock is None else scripts.HOLD
+    call = Spend(script, customer_id, entity_id, paid, "send" if send else "", info, key, print_of, lock)
     return Decoded(call, required, feature_id, None)
 
 

@@ -92,7 +92,7 @@ def endpoint(handler: Handler, keyed: bool = False) -> Callable[[Request], Await
         async def called() -> Reply | dict[str, Any] | list[Any]:
             call = await _decode(request, env)
             if not keyed and request.method != "GET" and call.headers.get("idempotency-key"):
-                raise NotSupported("Idempotency-Key", "is supported on check and track only, for now")
+                raise NotSupported("Idempotency-Key", "is supported on checks, tracks, holds and balances only, for now")
             return await handler(call)
 
         reply = await answered(called(), request.method, request.url.path, env)

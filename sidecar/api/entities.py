@@ -12,16 +12,16 @@ from ..billing.change import plan_rows
 from ..billing.entities import NewEntity
 from ..billing.holdings import held_plans
 from ..errors import invalid
+from ..store import customers as store
 from ..store.listings import entities_page
 from . import fields
 from .customer_views import ENTITY_EXPANDS, entity_v12
 from .customer_views_v2 import Look, entity_v2
-from .customers import ensure_customer
+from .customers import ensure_customer, given_controls
 from .endpoint import Call, Reply, endpoint
 from .paging import paging_of
 
 ENTITIES_PER_CALL_MAX = 100
-UNBUILT = ("billing_controls",)
 UNBUILT_FILTERS = ("plans", "subscription_status", "processors")
 
 
@@ -29,10 +29,10 @@ def new_entity(raw: Any, path: str = "") -> NewEntity:
     """The entity that a body describes. Raises ApiError 400."""
     if not isinstance(raw, dict):
         raise invalid(path.rstrip(".") or "body", "must be an object")
-    fields.refuse_unbuilt(raw, UNBUILT)
     name = "entity_id" if raw.get("id") is None and "entity_id" in raw else "id"
     return NewEntity(
-        fields.identifier(raw, name, path), fields.identifier(raw, "feature_id", path), fields.text(raw, "name", path)
+        fields.identifier(raw, name, path), fields.identifier(raw, "feature_id", path), fields.text(raw, "name", path),
+        given_controls(raw, path, of_entity=True),
     )
 
 
@@ -81,10 +81,13 @@ async def get(call: Call) -> Reply | dict[str, Any]:
 
 @endpoint
 async def update(call: Call) -> Reply | dict[str, Any]:
-    """Changes an entity: nothing of it can be changed yet, its controls are refused."""
+    """Changes an entity's controls: a list that is given replaces the one there is."""
     fields.refuse_old(call.version)
-    fields.refuse_unbuilt(call.fields, UNBUILT)
-    return (await _shown(call, call.path["customer_id"], [call.path["entity_id"]], ()))[0]
+    customer_id, entity_id = call.path["customer_id"], call.path["entity_id"]
+    controls = given_controls(call.fields, of_entity=True)
+    if controls is not None:
+        await billing.update_entity(call.ctx, customer_id, entity_id, controls)
+    return (await _shown(call, customer_id, [entity_id], ()))[0]
 
 
 @endpoint
@@ -109,11 +112,14 @@ async def _render(
     """The answers that show these entities of a customer."""
     ctx, (cid, customer_id) = call.ctx, owner
     catalog = await ctx.catalog.refresh()
-    plans = await ctx.store.read(lambda conn: held_plans(catalog, plan_rows(conn, [cid])))
+    plans, customer = await ctx.store.read(
+        lambda conn: (held_plans(catalog, plan_rows(conn, [cid])), store.by_cid(conn, cid))
+    )
     state, now_ms = await ctx.engine.view(customer_id), await ctx.clock.now_ms()
     if call.version >= (2, 0):
         look = Look(catalog, call.version, call.env, ctx.settings.currency, now_ms, frozenset(expand))
-        return [entity_v2(row, customer_id, plans, state, look) for row in rows]
+        assert customer is not None, "a cid is never given up"
+        return [entity_v2(row, customer, plans, state, look) for row in rows]
     return [
         entity_v12(
             row, customer_id, plans, state, catalog, env=call.env, currency=ctx.settings.currency, now_ms=now_ms,

@@ -6,15 +6,20 @@ import math
 from decimal import Decimal
 from typing import Any, Mapping
 
+import msgpack
 from starlette.routing import Route
 
 from ..billing.customers import find
 from ..catalog.model import Feature
 from ..domain.quantities import PRECISION_MAX, unscale
 from ..errors import NotSupported, invalid
-from ..store.events import Event
+from ..store.events import NO_PARTS, Event
+from ..store.history import BucketLabel, labels
 from ..store.listings import EventFilter, event_place, events_page
 from . import fields
+from .answers import moved
+from .balance_views_v2 import reset_of
+from .bucket_views import public_id
 from .endpoint import Call, Reply, endpoint
 from .paging import CURSORS_FROM, paging_of
 
@@ -34,7 +39,11 @@ async def list_events(call: Call) -> Reply | dict[str, Any]:
     found, more = await call.ctx.store.read(
         events_page, customer.cid, paging.limit, paging.offset, paging.after, wanted
     )
-    shown = [event_json(event, features.get(event.feature_id), call.version) for event in found]
+    payers: Mapping[int, BucketLabel] = {}
+    if call.version >= CURSORS_FROM:
+        paid = {no for event in found for no, _ in _paid(event)}
+        payers = await call.ctx.store.read(labels, customer.cid, sorted(paid))
+    shown = [event_json(event, features, call.version, payers) for event in found]
     return paging.answer(shown, more, event_place(found[-1]) if found else None)
 
 
@@ -58,9 +67,12 @@ def filter_of(asked: Mapping[str, Any]) -> EventFilter:
     return EventFilter(names, fields.optional_id(asked, "entity_id"), start, end)
 
 
-def event_json(event: Event, feature: Feature | None, version: tuple[int, int]) -> dict[str, Any]:
-    """One feature's line of an event: what was asked for, and beside it what was applied."""
-    value = Decimal(event.value)
+def event_json(
+    event: Event, features: Mapping[str, Feature], version: tuple[int, int], payers: Mapping[int, BucketLabel]
+) -> dict[str, Any]:
+    """One feature's line of an event: what was asked for, and beside it what was applied; where a
+    version has it, also what each bucket paid (negative: got back). `payers` names the buckets."""
+    feature = features.get(event.feature_id)
     shown: dict[str, Any] = {
         "id": event.id,
         "timestamp": event.timestamp,
@@ -68,13 +80,38 @@ def event_json(event: Event, feature: Feature | None, version: tuple[int, int]) 
         "customer_id": event.customer_id,
         "entity_id": event.entity_id or None,
         "event_name": event.event_name,
-        "value": int(value) if value == value.to_integral_value() else value,
-        "applied": unscale(event.applied, feature.precision if feature else _precision(event, value)),
+        "value": event_value(event),
+        "applied": unscale(event.applied, feature.precision if feature else _precision(event, Decimal(event.value))),
         "properties": event.properties or {},
     }
     if version >= CURSORS_FROM:
-        shown["deductions"] = None
+        shown["deductions"] = [
+            _deduction(payers[no], features[payers[no].feature_id], delta) for no, delta in _paid(event)
+            if no in payers and payers[no].feature_id in features
+        ]
     return shown
+
+
+def event_value(event: Event) -> int | Decimal:
+    """The value as it was sent."""
+    value = Decimal(event.value)
+    return int(value) if value == value.to_integral_value() else value
+
+
+def _paid(event: Event) -> list[tuple[int, int]]:
+    """(bucket number, what was added to its balance), each bucket once, in the order of paying."""
+    sums: dict[int, int] = {}
+    for no, delta in moved(msgpack.unpackb(event.parts or NO_PARTS)):
+        sums[no] = sums.get(no, 0) + delta
+    return list(sums.items())
+
+
+def _deduction(payer: BucketLabel, feature: Feature, delta: int) -> dict[str, Any]:
+    """One bucket's part; its reset date is the present one."""
+    return {
+        "balance_id": public_id(payer.no), "feature_id": feature.id, "plan_id": payer.plan_id or None,
+        "reset": reset_of(payer), "value": unscale(-delta, feature.precision),
+    }
 
 
 def _precision(event: Event, value: Decimal) -> int:

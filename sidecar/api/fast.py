@@ -407,5 +407,5 @@ class FastService:
 
 
 HANDLERS: dict[str, Any] = {"check": check_track.check.handler, "track": check_track.track.handler}  # type: ignore[attr-defined]
-UNUSUAL_FIELDS = ("timestamp", "product_id", "customer_data", "entity_data")
+UNUSUAL_FIELDS = ("timestamp", "product_id", "customer_data", "entity_data", "lock", "refund_of")
 """Fields that have something awaited or created."""

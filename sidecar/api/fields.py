@@ -31,10 +31,10 @@ def optional_id(fields: Mapping[str, Any], name: str, path: str = "") -> str | N
     return None if fields.get(name) is None else checked_id(fields[name], path + name)
 
 
-def checked_id(value: Any, path: str) -> str:
+def checked_id(value: Any, path: str, chars_max: int = ID_CHARS_MAX) -> str:
     """`value` if it can be an id."""
-    if not isinstance(value, str) or not value or len(value) > ID_CHARS_MAX:
-        raise invalid(path, f"must be a string of 1 to {ID_CHARS_MAX} characters")
+    if not isinstance(value, str) or not value or len(value) > chars_max:
+        raise invalid(path, f"must be a string of 1 to {chars_max} characters")
     if any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in value):
         raise invalid(path, "must not hold control characters")
     return value

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..clock import real_now_ms
+from ..engine import holds
 from ..errors import ApiError, invalid
 from ..store import settings_kv
 from .endpoint import Call, Reply, endpoint
@@ -69,6 +70,7 @@ async def test_clock(call: Call) -> dict[str, Any]:
         raise invalid(given[0], "is more than a hundred years ahead")
     offset_ms = await ctx.store.write(settings_kv.move_clock, target - real_now_ms())
     await ctx.engine.move_clock(offset_ms)
+    await holds.expire_due(ctx.engine)
     return {"now_ms": await ctx.clock.now_ms()}
 
 

@@ -22,7 +22,13 @@ from .fields import ID_CHARS_MAX
 
 TEMPLATES_MAX = 20_000
 PLAIN_ROWS_MAX = 8
-NOT_PLAIN = layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN
+NOT_PLAIN = layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN | layout.ROLLOVER
+FIRST_BALANCE = layout.COUNTS.size + 4
+"""Where the first bucket's balance is in a packed blob, after the bucket's number."""
+
+NOTHING_ELSE = b"\0\0\0\0\0"
+"""The other bytes of the counts: fewer than 256 buckets, no slots, none archived."""
+
 HOLES = ("balance", "usage")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -123,9 +129,9 @@ def answer_check(decoded: Decoded, result: Result, catalog: Catalog) -> bytes | 
     if not blob:
         return None
     rows = blob[2]
-    if not 0 < rows <= PLAIN_ROWS_MAX or blob[1] or blob[3] or blob[4]:
+    if not 0 < rows <= PLAIN_ROWS_MAX or blob[1:2] + blob[3:7] != NOTHING_ELSE:
         return None
-    mask, balances, start = [blob[:9]], [], 9
+    mask, balances, start = [blob[:FIRST_BALANCE]], [], FIRST_BALANCE
     for _ in range(rows):
         balances.append(int.from_bytes(blob[start : start + 8], "big", signed=True))
         mask.append(blob[start + 8 : start + layout.HOT.size])
@@ -176,7 +182,7 @@ _NONE = _Template([], [], [], 0)
 def _template(feature: Feature, blob: bytes) -> _Template:
     """The template of these buckets, cut from what the ordinary view says of them."""
     rows = layout.unpack(blob).rows
-    if any(row.flags & NOT_PLAIN or row.expires_at for row in rows):
+    if any(row.flags & NOT_PLAIN or row.expires_at or row.held or not (row.plan_id or row.interval) for row in rows):
         return _NONE
     fields = balance_v12(feature, rows, None)
     parts, last = [], b""

@@ -12,7 +12,7 @@ from typing import Any, Callable
 from starlette.routing import Route
 
 from ..errors import NotSupported
-from . import catalog, customers, entities, fields
+from . import catalog, customers, entities, explain, fields
 from .endpoint import Call, Handler, Reply, endpoint
 
 
@@ -45,6 +45,7 @@ routes = [
         "customers.list": by_body(customers.list_customers),
         "customers.update": by_body(customers.update, "customer_id", **_CUSTOMER),
         "customers.delete": by_body(customers.remove, **_CUSTOMER),
+        "customers.explain": by_body(explain.of_customer, **_CUSTOMER),
         "entities.create": by_body(entities.create, **_CUSTOMER),
         "entities.get": by_body(entities.get, **_ENTITY),
         "entities.list": by_body(entities.list_entities),

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, insert
 
 from ..catalog.snapshot import Catalog
+from ..errors import ApiError, not_found
+from ..store import customers
 from ..store.customers import Customer
 from ..store.tables import checkouts
 from .change import Change, read_holdings
@@ -45,6 +47,8 @@ class Buyer:
     id: str
     data: CustomerData = CustomerData()
     entity: NewEntity | None = None
+    must_exist: bool = False
+    """Refuse an unknown customer instead of making it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Terms:
     """Pay on the page even with a card on file."""
     setup_payment: bool = False
     """Have a card put on file if there is none, whatever the plan costs."""
+    may_redirect: bool = True
+    """Whether the buyer can be sent to the page at all."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ class Answer:
 
 async def attach(ctx: Context, buyer: Buyer, order: Order, terms: Terms) -> Answer:
     """Applies an order, or opens a checkout for it if it needs a payment that cannot be taken
-    now. Raises ApiError as `orders.quote` does, and 404 for an unknown entity; then nobody has been
-    made."""
+    now. Raises ApiError as `orders.quote` does, 404 for an unknown entity, and 400 if it would need
+    the page and may not have it; then nobody has been made."""
     return await _place(ctx, buyer, order, terms, True)
 
 
@@ -80,16 +86,30 @@ async def checkout(ctx: Context, buyer: Buyer, order: Order, terms: Terms) -> An
     return await _place(ctx, buyer, order, terms, False)
 
 
-async def setup_payment(ctx: Context, customer_id: str, terms: Terms) -> str:
-    """Opens a checkout that only puts a card on file; returns the page's address. Raises ApiError
-    404 `customer_not_found`."""
+async def preview(ctx: Context, customer_id: str, order: Order, terms: Terms) -> tuple[Quote, bool]:
+    """What an order would do and cost, and whether it would have to wait for the page; nothing
+    changes. Raises ApiError as `orders.quote`, and 404 for an unknown customer or entity."""
     now_ms = await ctx.clock.now_ms()
 
-    def write(conn: Connection) -> str:
-        change = Change.of(conn, ctx.catalog.current, now_ms, customer_id)
-        return open_checkout(conn, change.customer, now_ms, None, terms)
+    def read(conn: Connection, catalog: Catalog) -> tuple[Quote, bool]:
+        customer = _existing(conn, customer_id)
+        what = quote_for(conn, catalog, customer, order, now_ms)
+        return what, needs_page(customer, what, terms)
 
-    return await ctx.store.write(write)
+    return await ctx.store.read(read, await ctx.catalog.refresh())
+
+
+async def setup_payment(ctx: Context, customer_id: str, order: Order | None, terms: Terms) -> str:
+    """Opens a checkout that puts a card on file and then applies the order, if there is one;
+    returns the page's address. Raises ApiError 404 `customer_not_found`, and as `orders.quote`."""
+
+    def write(conn: Connection, catalog: Catalog, now_ms: int) -> str:
+        change = Change.of(conn, catalog, now_ms, customer_id)
+        if order is not None:
+            quote_for(conn, catalog, change.customer, order, now_ms)
+        return open_checkout(conn, change.customer, now_ms, order, terms)
+
+    return await decide(ctx, write)
 
 
 def needs_page(customer: Customer, what: Quote, terms: Terms) -> bool:
@@ -118,10 +138,27 @@ def quote_for(conn: Connection, catalog: Catalog, customer: Customer, order: Ord
     return quote(catalog, read_holdings(conn, catalog, customer.cid), order, now_ms)
 
 
-def carry_out(change: Change, what: Quote) -> None:
-    """Applies a quoted order to the locked customer."""
-    change.enable(what.plan, what.order.quantities, what.order.entity_id, what.replaced, what.order.carry)
+def carry_out(change: Change, what: Quote, pays_debts: bool) -> None:
+    """Applies a quoted order to the locked customer. With `pays_debts` what it buys first pays the
+    debts there are."""
+    order = what.order
+    change.enable(what.plan, order.quantities, order.entity_id, what.replaced, order.moves(pays_debts))
     change.commit_step()
+
+
+def _existing(conn: Connection, customer_id: str) -> Customer:
+    found = customers.by_id(conn, customer_id)
+    if found is None:
+        raise not_found("customer", customer_id)
+    return found
+
+
+def _is_sent_to_page(customer: Customer, what: Quote, terms: Terms) -> bool:
+    """As `needs_page`. Raises ApiError 400 where the page is needed and may not be had."""
+    needed = needs_page(customer, what, terms)
+    if needed and not terms.may_redirect:
+        raise ApiError(400, "invalid_request", "redirect_mode: no card is on file, so this can only be paid on the page")
+    return needed
 
 
 class _Rehearsed(Exception):
@@ -129,27 +166,32 @@ class _Rehearsed(Exception):
 
 
 async def _place(ctx: Context, buyer: Buyer, order: Order, terms: Terms, apply: bool) -> Answer:
-    currency, p = ctx.settings.currency, ctx.engine.partition_of(buyer.id)
+    currency, pays_debts = ctx.settings.currency, ctx.settings.persist_free_overage
+    p = ctx.engine.partition_of(buyer.id)
 
     def rehearse(conn: Connection, catalog: Catalog, now_ms: int) -> None:
         assert buyer.entity is not None
         entity_feature(catalog, buyer.entity.feature_id)
         customer, _ = create(conn, catalog, now_ms, p, buyer.id, buyer.data)
-        quote(catalog, read_holdings(conn, catalog, customer.cid), order, now_ms)
+        _is_sent_to_page(customer, quote(catalog, read_holdings(conn, catalog, customer.cid), order, now_ms), terms)
         raise _Rehearsed
 
     def write(conn: Connection, catalog: Catalog, now_ms: int) -> tuple[Answer, bool]:
-        _, made = create(conn, catalog, now_ms, p, buyer.id, buyer.data)
+        made = False
+        if not buyer.must_exist:
+            _, made = create(conn, catalog, now_ms, p, buyer.id, buyer.data)
         change = Change.of(conn, catalog, now_ms, buyer.id)
         what = quote_for(conn, catalog, change.customer, order, now_ms)
-        if needs_page(change.customer, what, terms):
+        if _is_sent_to_page(change.customer, what, terms):
             return Answer(what, open_checkout(conn, change.customer, now_ms, order, terms)), made
         if apply:
             if what.total:
                 provider.charge(conn, change.customer, what.total, currency)
-            carry_out(change, what)
+            carry_out(change, what, pays_debts)
         return Answer(what, None), made or apply
 
+    if buyer.must_exist:
+        await ctx.store.read(_existing, buyer.id)
     if buyer.entity is not None:  # a script opens it, in a step of its own: first see that the order can follow
         with suppress(_Rehearsed):
             await decide(ctx, rehearse)

@@ -54,7 +54,7 @@ async def pay(ctx: Context, token: str) -> Page:
     """Pays a checkout and applies its order; one that is paid already stays as it is. When this
     returns, the next check sees what was bought. Raises ApiError as `show`; then nothing was paid
     or changed."""
-    page, customer_id = await decide(ctx, _pay, token, ctx.settings.currency)
+    page, customer_id = await decide(ctx, _pay, token, ctx.settings.currency, ctx.settings.persist_free_overage)
     try:
         await project(ctx, customer_id)
     except ApiError as problem:  # it is paid and will be applied: no second payment
@@ -80,7 +80,9 @@ def _show(conn: Connection, catalog: Catalog, now_ms: int, token: str) -> Page:
     return Page(token, row["status"], customer.name or customer.id, row["success_url"], what)
 
 
-def _pay(conn: Connection, catalog: Catalog, now_ms: int, token: str, currency: str) -> tuple[Page, str]:
+def _pay(
+    conn: Connection, catalog: Catalog, now_ms: int, token: str, currency: str, pays_debts: bool
+) -> tuple[Page, str]:
     row = _row(conn, token, lock=True)
     _check_open(row, now_ms)
     change = Change.of_cid(conn, catalog, now_ms, row["cid"])
@@ -95,7 +97,7 @@ def _pay(conn: Connection, catalog: Catalog, now_ms: int, token: str, currency: 
         what = quote_for(conn, catalog, customer, _order(catalog, row), now_ms)
         if what.total:
             provider.charge(conn, customer, Decimal(what.total), currency)
-        carry_out(change, what)
+        carry_out(change, what, pays_debts)
     return page, customer.id
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from sqlalchemy import Connection
 
+from ..catalog.control_fields import GivenControls
+from ..catalog.controls import NO_CONTROLS
 from ..catalog.snapshot import Catalog
 from ..engine.keys import partition_of
 from ..errors import not_found
@@ -37,11 +39,15 @@ class CustomerData:
     stripe_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
+    controls: GivenControls | None = None
+    """Not validated yet: that takes the catalog they are stored with."""
 
 
 async def get_or_create(ctx: Context, customer_id: str, data: CustomerData | None = None) -> Customer:
     """The customer; made with its default plans if it does not exist. An existing customer is not
-    changed. Two calls at once make one."""
+    changed. Two calls at once make one. Raises ApiError 400 for wrong controls."""
+    if data is not None and data.controls is not None:  # refused for one that exists, too
+        data.controls.over(NO_CONTROLS, (await ctx.catalog.refresh()).features)
     existing = await ctx.store.read(customers.by_id, customer_id)
     if existing is not None:
         return existing
@@ -59,7 +65,12 @@ async def ensure_customer(ctx: Context, customer_id: str, data: CustomerData | N
 
 async def update_customer(ctx: Context, customer_id: str, data: CustomerData) -> Customer:
     """Writes the fields that were given. Metadata is merged; a key given as null is removed.
-    Returns the customer after it. Raises ApiError 404 `customer_not_found`."""
+    Returns the customer after it. Raises ApiError 404 `customer_not_found`, and 400 for wrong
+    controls."""
+    if data.controls is not None:
+        customer = await decide(ctx, _update, customer_id, data)
+        await project(ctx, customer_id, customer.cid)
+        return customer
     now_ms = await ctx.clock.now_ms()
     return await ctx.store.write(_update, ctx.catalog.current, now_ms, customer_id, data)
 
@@ -93,7 +104,10 @@ def create(
         for plan in catalog.default_plans:
             if not plan.is_paid:  # a price needs a card, which a new customer does not have
                 change.enable(plan, {})
+        if data.controls is not None:
+            change.set_controls(data.controls.over(NO_CONTROLS, catalog.features))
         change.commit_step()
+        customer = change.customer
     return customer, made
 
 
@@ -104,6 +118,9 @@ def _update(conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, d
         merged = {**change.customer.metadata, **data.metadata}
         values["metadata"] = {key: value for key, value in merged.items() if value is not None}
     customers.change(conn, change.cid, **values)
+    if data.controls is not None:
+        change.set_controls(data.controls.over(change.controls, catalog.features))
+        change.commit_step()
     changed = customers.by_cid(conn, change.cid)
     assert changed is not None
     return changed

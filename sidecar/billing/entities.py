@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from sqlalchemy import Connection, delete, select, update
 
+from ..catalog.control_fields import GivenControls
+from ..catalog.controls import NO_CONTROLS, Controls
 from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
 from ..errors import ApiError, invalid, not_found
 from ..store.tables import entities
 from . import steps
 from .change import Change
+from .decide import decide
 from .projection import project
 
 if TYPE_CHECKING:
@@ -35,18 +38,17 @@ class NewEntity:
     id: str
     feature_id: str
     name: str | None = None
+    controls: GivenControls | None = None
+    """Validated with the catalog they are stored with."""
 
 
 async def create_entities(ctx: Context, customer_id: str, new: Sequence[NewEntity]) -> None:
     """Opens all of these entities, or none.
 
     Raises ApiError: 404 `customer_not_found` or `feature_not_found`, 400 for a feature that has no
-    entities, 409 `entity_already_exists`, 400 `usage_limit_exceeded` when the feature's balance
-    has no room for them."""
-    catalog = await ctx.catalog.refresh()
-    features = [entity_feature(catalog, entity.feature_id) for entity in new]
-    now_ms = await ctx.clock.now_ms()
-    cid, versions = await _opened(ctx, catalog, now_ms, customer_id, new, features)
+    entities or wrong controls, 409 `entity_already_exists`, 400 `usage_limit_exceeded` when the
+    feature's balance has no room for them."""
+    cid, versions = await _opened(ctx, customer_id, new)
     refused = await _refused(ctx, customer_id, cid, new, versions)
     if not refused:
         await ctx.store.write(_settle, cid, [entity.id for entity in new], [])
@@ -54,7 +56,7 @@ async def create_entities(ctx: Context, customer_id: str, new: Sequence[NewEntit
     opened = [entity.id for entity in new if entity.id not in refused]
     await ctx.store.write(_settle, cid, [], list(refused))
     if opened:
-        await ctx.store.write(_close, catalog, now_ms, customer_id, opened)
+        await decide(ctx, _close, customer_id, opened)
         await project(ctx, customer_id)
     feature_id = next(entity.feature_id for entity in new if entity.id in refused)
     raise ApiError(
@@ -74,9 +76,15 @@ async def ensure_entity(ctx: Context, customer_id: str, new: NewEntity) -> None:
 async def delete_entity(ctx: Context, customer_id: str, entity_id: str) -> None:
     """Closes an entity: its unit of the feature is given back, its own plans and shares end.
     Raises ApiError 404 `customer_not_found` or `entity_not_found`."""
-    catalog = await ctx.catalog.refresh()
-    await ctx.store.write(_close, catalog, await ctx.clock.now_ms(), customer_id, [entity_id])
+    await decide(ctx, _close, customer_id, [entity_id])
     await project(ctx, customer_id)
+
+
+async def update_entity(ctx: Context, customer_id: str, entity_id: str, given: GivenControls) -> None:
+    """Writes an entity's controls. Raises ApiError 404 `customer_not_found` or `entity_not_found`, and
+    400 for wrong controls."""
+    cid = await decide(ctx, _update, customer_id, entity_id, given)
+    await project(ctx, customer_id, cid)
 
 
 def open_entity_row(conn: Connection, cid: int, entity_id: str) -> Mapping[str, Any]:
@@ -107,13 +115,10 @@ def entity_feature(catalog: Catalog, feature_id: str) -> Feature:
     return feature
 
 
-async def _opened(
-    ctx: Context, catalog: Catalog, now_ms: int, customer_id: str, new: Sequence[NewEntity],
-    features: Sequence[Feature],
-) -> tuple[int, list[int]]:
+async def _opened(ctx: Context, customer_id: str, new: Sequence[NewEntity]) -> tuple[int, list[int]]:
     """As `_open`; an id whose closing the sync worker has yet to apply is waited for."""
     for _ in range(CLOSING_WAITS_MAX):
-        written = await ctx.store.write(_open, catalog, now_ms, customer_id, new, features)
+        written = await decide(ctx, _open, customer_id, new)
         if written is not None:
             return written
         await asyncio.sleep(CLOSING_WAIT_S)
@@ -121,11 +126,12 @@ async def _opened(
 
 
 def _open(
-    conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, new: Sequence[NewEntity],
-    features: Sequence[Feature],
+    conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, new: Sequence[NewEntity]
 ) -> tuple[int, list[int]] | None:
     """Writes pending rows and one step per entity; returns the customer's internal id and the
     steps' versions, or None with nothing written while an entity of one of the ids is closing."""
+    features = [entity_feature(catalog, entity.feature_id) for entity in new]
+    controls = [NO_CONTROLS if e.controls is None else e.controls.over(NO_CONTROLS, catalog.features) for e in new]
     change = Change.of(conn, catalog, now_ms, customer_id)
     taken: dict[str, str] = {row.id: row.status for row in conn.execute(
         select(entities.c.id, entities.c.status)
@@ -137,10 +143,12 @@ def _open(
     if taken:
         return None
     versions = []
-    for entity, feature in zip(new, features):
-        conn.execute(entities.insert().values(
+    for entity, feature, own in zip(new, features, controls):
+        inserted = conn.execute(entities.insert().values(
             cid=change.cid, id=entity.id, name=entity.name, feature_id=feature.id, status=PENDING, created_at=now_ms,
         ))
+        if own.lists():
+            change.set_entity(inserted.inserted_primary_key[0], controls=own)
         change.ops.append(steps.open_entity(entity.id, feature))
         versions.append(change.commit_step())
     return change.cid, versions
@@ -196,5 +204,17 @@ def _close(conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, en
             if held.entity_id == entity_id:
                 change.end(held)
         change.ops.append(steps.close_entity(entity_id, feature))
+        change.set_entity(row["uid"], status=CLOSING)
         change.commit_step()
-        conn.execute(update(entities).where(entities.c.uid == row["uid"]).values(status=CLOSING))
+
+
+def _update(
+    conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, entity_id: str, given: GivenControls
+) -> int:
+    """Writes an entity's controls and the step of what they cap; returns the customer's internal id."""
+    change = Change.of(conn, catalog, now_ms, customer_id)
+    row = open_entity_row(conn, change.cid, entity_id)
+    base = Controls.from_json(row["billing_controls"])
+    change.set_entity(row["uid"], controls=given.over(base, catalog.features))
+    change.commit_step()
+    return change.cid

@@ -7,7 +7,7 @@ nothing may be computed from them, the scripts move live ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Iterable, Mapping, Sequence
 
 from ..catalog.model import Plan
@@ -36,6 +36,8 @@ class HeldBucket:
     feature_id: str
     customer_plan_uid: int
     row: Row
+    archived: bool = False
+    """It is used up and left the hot state."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,32 @@ def after_steps(buckets: Iterable[HeldBucket], steps: Iterable[Mapping[str, Any]
             if op[0] == "add":
                 row = Row(*op[2])
                 held[row.no] = HeldBucket(op[1], op[5], row)
+            elif op[0] == "left":  # if anything is
+                row = Row(*op[4])
+                held[row.no] = HeldBucket(op[1], 0, row)
+            elif op[0] in ("archive", "restore"):
+                for no in op[3] if op[0] == "archive" else [row[0] for row in op[2]]:
+                    if no in held:
+                        held[no] = replace(held[no], archived=op[0] == "archive")
             elif op[0] == "drop":
-                held.pop(op[2], None)
+                dropped = held.pop(op[2], None)
+                if dropped is not None and op[4:5] == [1] and not any(b.feature_id == op[1] for b in held.values()):
+                    # its usage has nowhere to go, and stays
+                    held[op[2]] = _with(dropped, granted=0, prepaid=0, interval=0, next_reset_at=0, anchor=0)
+            elif op[0] == "grant" and op[3] in held:
+                held[op[3]] = _with(held[op[3]], granted=op[4] + held[op[3]].row.prepaid)
+            elif op[0] == "dates" and op[3] in held:
+                dates = {"next_reset_at": op[4], "anchor": op[4], "expires_at": op[5]}
+                held[op[3]] = _with(held[op[3]], **{name: at for name, at in dates.items() if at >= 0})
             elif op[0] == "unentity":
                 held = {no: bucket for no, bucket in held.items() if bucket.row.entity_id != op[1]}
             elif op[0] == "delete":
                 held.clear()
     return tuple(held.values())
+
+
+def _with(bucket: HeldBucket, **columns: int) -> HeldBucket:
+    return replace(bucket, row=bucket.row._replace(**columns))
 
 
 def held_plans(catalog: Catalog, rows: Sequence[Mapping[str, Any]]) -> tuple[HeldPlan, ...]:

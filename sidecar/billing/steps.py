@@ -1,50 +1,36 @@
-"""Planning a change of structure: from plans and what is held to the operations of one step.
+"""The operations of a step, and the buckets that a plan makes.
 
 Pure: no I/O, no clock. The operations are arrays as the projection script takes them:
 
-    ["add", feature_id, row, carry_nos, anchor_no, customer_plan_uid]
-    ["drop", feature_id, no, entity_id]
+    ["add", feature_id, row, carry_nos, anchor_no, customer_plan_uid, pays_debts, roll_nos, leaving_nos]
+    ["left", feature_id, nos, target_no, loose_row]
+    ["drop", feature_id, no, entity_id] and ["restore", feature_id, rows]
     ["entity" | "unentity", entity_id, feature_id, amount, continuous] and ["delete"]
 
-Live usage is not known here: `carry_nos` names the buckets whose usage the script moves onto the
-new row, `anchor_no` the one whose reset date it keeps.
+Live balances are not known here: `carry_nos` names the buckets whose usage the script moves onto the
+new row, `anchor_no` the one whose reset date it keeps, `roll_nos` those whose rollovers come along;
+with `pays_debts` the new row first pays the debts of all but the `leaving_nos`. What "left" finds
+unspent becomes the loose row, a debt lowers the target. `switches` says which is to happen.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping
 
-from ..catalog.model import Feature, Item, Plan
+from ..catalog.model import Feature, Item, Plan, Rollover
 from ..domain import layout
-from ..domain.intervals import LIFETIME, code_of, length_ms, next_reset
+from ..domain.intervals import LIFETIME, code_of, next_reset
 from ..domain.layout import Row
-from ..domain.quantities import QUANTITY_MAX, QuantityError, scale
-from ..errors import ApiError, NotSupported
-from .holdings import HeldBucket, Holdings
+from ..domain.quantities import QuantityError, scale
+from ..errors import ApiError
+from .holdings import HeldBucket
 from .prices import Quantities, bought_units, quantity_of
 
 Op = list[Any]
-
-
-@dataclass(frozen=True)
-class CarryOver:
-    """What a call says of usage at a switch, before what the plan's items say."""
-
-    enabled: bool
-    feature_ids: frozenset[str] | None = None
-    """The features it speaks of; None for all."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The form that SQL keeps."""
-        return {"enabled": self.enabled, "feature_ids": None if self.feature_ids is None else sorted(self.feature_ids)}
-
-    @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> CarryOver:
-        """The value that `to_json` gave."""
-        ids = kept["feature_ids"]
-        return cls(kept["enabled"], None if ids is None else frozenset(ids))
+PERCENT_UNIT = 10_000
+"""Scripts have percentages as integers of this many to the percent."""
 
 
 @dataclass(frozen=True)
@@ -58,40 +44,25 @@ class Enabled:
     """'' for the customer itself."""
     now_ms: int
     first_no: int
-    carry: CarryOver | None = None
 
 
-def enable(
-    features: Mapping[str, Feature], holdings: Holdings, new: Enabled, replaced: Sequence[HeldBucket],
-    same_plan: bool = False,
-) -> list[Op]:
-    """The operations that enable a plan in place of the `replaced` buckets: the new buckets first,
-    so that usage can move onto them, then the drops. With `same_plan` (another version of the plan
-    held) all usage follows.
-
-    Raises ApiError 400 `invalid_options` for a quantity missing or out of range."""
-    drops = [bucket for bucket in replaced if not _outlives(bucket)]
-    rows = _rows(features, new)
-    carried: set[str] = set()
-    ops: list[Op] = []
-    for feature, item, row in sorted(rows, key=lambda entry: layout.spending_key(entry[2])):
-        old = [bucket for bucket in drops if bucket.feature_id == feature.id]
-        carry: list[int] = []
-        if feature.id not in carried and _carries(feature, item, new.carry, same_plan):
-            carry = [bucket.row.no for bucket in old if not bucket.row.flags & layout.BOOLEAN]
-            if carry and (row.per_entity or any(bucket.row.per_entity for bucket in old)):
-                raise NotSupported("product_id", "moving the usage of per-entity grants is not supported yet")
-            carried.add(feature.id)
-        ops.append(["add", feature.id, list(row), carry, _anchor_no(row, old), new.customer_plan_uid])
-    _check_range(holdings, drops, rows)
-    ops.sort(key=lambda op: op[2][0])  # in order of their numbers, as they were counted
-    ops.extend(["drop", bucket.feature_id, bucket.row.no, bucket.row.entity_id] for bucket in drops)
-    return ops
+def new_rows(features: Mapping[str, Feature], new: Enabled) -> list[tuple[Feature, Item, Row]]:
+    """The buckets of a plan being enabled, numbered from `first_no` in the order of its items.
+    Raises ApiError 400 `invalid_options`."""
+    rows: list[tuple[Feature, Item, Row]] = []
+    no = new.first_no
+    for index, item in enumerate(new.plan.items):
+        if item.feature_id is None:
+            continue
+        feature = features[item.feature_id]
+        rows.append((feature, item, _row(feature, item, new, index, no)))
+        no += 1
+    return rows
 
 
-def bucket_count(plan: Plan) -> int:
-    """How many buckets, so how many bucket numbers, enabling a plan takes."""
-    return sum(item.feature_id is not None for item in plan.items)
+def rows_made(ops: Iterable[Op]) -> int:
+    """How many bucket numbers operations take."""
+    return sum(op[0] in ("add", "left") for op in ops)
 
 
 def open_entity(entity_id: str, feature: Feature) -> Op:
@@ -104,21 +75,14 @@ def close_entity(entity_id: str, feature: Feature) -> Op:
     return ["unentity", entity_id, feature.id, scale(1, feature.precision)]
 
 
-def drop(bucket: HeldBucket) -> Op:
-    """The operation that removes a bucket."""
-    return ["drop", bucket.feature_id, bucket.row.no, bucket.row.entity_id]
-
-
-def _rows(features: Mapping[str, Feature], new: Enabled) -> list[tuple[Feature, Item, Row]]:
-    rows: list[tuple[Feature, Item, Row]] = []
-    no = new.first_no
-    for index, item in enumerate(new.plan.items):
-        if item.feature_id is None:
-            continue
-        feature = features[item.feature_id]
-        rows.append((feature, item, _row(feature, item, new, index, no)))
-        no += 1
-    return rows
+def drops(buckets: Iterable[HeldBucket]) -> list[Op]:
+    """The operations that remove buckets; those that left the hot state first come back, so that
+    what they count goes with them."""
+    buckets = list(buckets)
+    back = [bucket for bucket in buckets if bucket.archived]
+    ops: list[Op] = [["restore", bucket.feature_id, [list(bucket.row._replace(balance=0))]] for bucket in back]
+    ops.extend(["drop", bucket.feature_id, bucket.row.no, bucket.row.entity_id] for bucket in buckets)
+    return ops
 
 
 def _row(feature: Feature, item: Item, new: Enabled, index: int, no: int) -> Row:
@@ -154,7 +118,20 @@ def _row(feature: Feature, item: Item, new: Enabled, index: int, no: int) -> Row
         slots=0,
         over=0,
         entity_feature=(item.entity_feature_id or "") if per_entity else "",
+        **roll_columns(feature, item.rollover),
     )
+
+
+def roll_columns(feature: Feature, rollover: Rollover | None) -> dict[str, int]:
+    """The columns of a bucket that say what of it rolls over at a reset."""
+    if rollover is None:
+        return {}
+    most, percentage = rollover.max, rollover.max_percentage
+    return {
+        "roll_length": 0 if rollover.duration == "forever" else rollover.length,
+        "roll_max": -1 if most is None else _scaled(feature, most),
+        "roll_percent": -1 if percentage is None else int(percentage * PERCENT_UNIT),
+    }
 
 
 def _flags(feature: Feature, item: Item, plan: Plan, per_entity: bool) -> int:
@@ -194,43 +171,3 @@ def _scaled(feature: Feature, quantity: Decimal) -> int:
         return scale(quantity, feature.precision)
     except QuantityError as problem:
         raise ApiError(400, "invalid_options", f"options: {feature.id}: {problem}") from None
-
-
-def _check_range(holdings: Holdings, drops: Sequence[HeldBucket], rows: Sequence[tuple[Feature, Item, Row]]) -> None:
-    dropped = {bucket.row.no for bucket in drops}
-    for feature in {entry[0].id: entry[0] for entry in rows}.values():
-        granted = sum(row.granted for owner, _, row in rows if owner.id == feature.id)
-        granted += sum(b.row.granted for b in holdings.buckets if b.feature_id == feature.id and b.row.no not in dropped)
-        if granted > QUANTITY_MAX:
-            raise ApiError(
-                400, "invalid_options",
-                f"options: {feature.id}: with what is held the grants pass the largest quantity at precision "
-                f"{feature.precision}; a lower precision of the feature would fit",
-            )
-
-
-def _carries(feature: Feature, item: Item, call: CarryOver | None, same_plan: bool) -> bool:
-    if feature.type == "continuous_use" or same_plan:
-        return True
-    if call is not None and (call.feature_ids is None or feature.id in call.feature_ids):
-        return call.enabled
-    return not item.reset_usage_when_enabled
-
-
-def _anchor_no(row: Row, old: Sequence[HeldBucket]) -> int:
-    """The replaced bucket whose reset date `row` keeps: that of the first recurring one of an
-    interval that is not longer; 0 for none."""
-    if row.interval == LIFETIME:
-        return 0
-    recurring = sorted((b.row for b in old if b.row.interval != LIFETIME), key=layout.spending_key)
-    for before in recurring:
-        if length_ms(row.interval, row.interval_count) >= length_ms(before.interval, before.interval_count):
-            return before.no
-    return 0
-
-
-def _outlives(bucket: HeldBucket) -> bool:
-    """Units bought once stay when the plan they came with is replaced."""
-    return bool(bucket.row.flags & layout.PREPAID) and bucket.row.interval == LIFETIME and not (
-        bucket.row.flags & layout.CONTINUOUS
-    )

@@ -42,7 +42,9 @@ def feature(**fields: Any) -> Definition:
 
 
 def product(**fields: Any) -> Definition:
-    """A plan: `id`, `name`, `items`, `is_default`, `is_add_on`, `group`, `description`."""
+    """A plan: `id`, `name`, `items`, `is_default`, `is_add_on`, `group`, `description`,
+    `billing_controls` (lists `spend_limits`, `usage_limits`, `overage_allowed`, `usage_alerts`,
+    `auto_topups`)."""
     return Definition("plan", fields)
 
 
@@ -52,7 +54,7 @@ plan = product
 def feature_item(**fields: Any) -> Definition:
     """A grant: `feature_id`, `included_usage` (a number or "inf"; not for boolean features),
     `interval` (left out: lifetime), `interval_count`, `entity_feature_id`,
-    `reset_usage_when_enabled`."""
+    `reset_usage_when_enabled`, `rollover` (`max` or `max_percentage`, `duration`, `length`)."""
     return Definition("item", {"type": "feature", **fields})
 
 

@@ -85,7 +85,7 @@ class Editor:
         """What in the catalog names this feature: plans (any version) and credit systems."""
         plans = {
             f"plan {plan.id}" for plan in self.by_uid.values()
-            if any(feature_id in (item.feature_id, item.entity_feature_id) for item in plan.items)
+            if plan.names(feature_id)
         }
         systems = {
             f"credit system {feature.id}" for feature in self.features.values()
@@ -110,8 +110,7 @@ class Editor:
             return
         latest = {plan.uid for plan in self.plans.values() if plan.id in replaced}
         for plan in self.by_uid.values():
-            uses = any(new.id in (item.feature_id, item.entity_feature_id) for item in plan.items)
-            if uses and plan.uid not in latest:
+            if plan.names(new.id) and plan.uid not in latest:
                 problems.add("type", f"is {old.type}, and plan {plan.id} has it so; take it out of the plan first, or make a new feature")
                 return
 

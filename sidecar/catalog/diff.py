@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterable, Literal, Mapping, NamedTuple
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from .controls import said
 from .model import Feature, Item, Plan
 
 Action = Literal["added", "changed", "unchanged"]
@@ -129,6 +130,10 @@ def _plan_fields(plan: Plan) -> dict[str, Any]:
     flat: dict[str, Any] = {name: getattr(plan, name) for name in names}
     for i, item in enumerate(plan.items):
         flat.update((f"items[{i}].{name}", value) for name, value in _item_fields(item).items())
+    for list_name, entries in plan.controls.lists().items():
+        for i, entry in enumerate(entries):
+            path = f"billing_controls.{list_name}[{i}]"
+            flat.update((f"{path}.{name}", value) for name, value in _flat(said(entry)).items())
     return flat
 
 
@@ -136,7 +141,20 @@ def _item_fields(item: Item) -> dict[str, Any]:
     fields = {name: value for name, value in vars(item).items() if name != "unlimited" and value is not None}
     if item.unlimited:
         fields["included_usage"] = "inf"
-    return fields
+    if item.rollover is not None:
+        fields["rollover"] = item.rollover.fields()
+    return _flat(fields)
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, those of an object within each by a path of its own."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat.update((f"{name}.{inner}", part) for inner, part in value.items())
+        else:
+            flat[name] = value
+    return flat
 
 
 def _shown(value: Any) -> str:

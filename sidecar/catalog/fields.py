@@ -19,6 +19,7 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9_.:@-]{1,256}")
 TEXT_CHARACTERS_MAX = 1000
 MONEY_MAX = Decimal(10**12)
 MONEY_PLACES_MAX = 12
+PERCENT_PLACES_MAX = 4
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,20 @@ class Fields:
         except QuantityError as problem:
             self.wrong(name, str(problem))
             return None
+
+    def percent(self, name: str, most: int) -> Decimal | None:
+        """A percentage from 0 to `most`, kept exactly."""
+        value = self.number(name)
+        if value is None:
+            return None
+        if not 0 <= value <= most:
+            self.wrong(name, f"must be a percentage from 0 to {most}, got {value}")
+            return None
+        value = canonical(value)
+        if -value.as_tuple().exponent > PERCENT_PLACES_MAX:  # type: ignore[operator]
+            self.wrong(name, f"must have at most {PERCENT_PLACES_MAX} decimal places, got {value}")
+            return None
+        return value
 
     def objects(self, name: str) -> list[Fields] | None:
         """The entries of a list of objects, each a reader at its own path."""

@@ -9,6 +9,7 @@ from ..domain.intervals import YEAR, code_of, length_ms
 from ..domain.layout import INTERVALS
 from .fields import Fields
 from .model import USAGE_MODELS, Feature, Item
+from .rollovers import read_rollover, rollover_places
 
 INTERVAL_YEARS_MAX = 100
 INTERVAL_NAMES = INTERVALS[1:]
@@ -43,8 +44,11 @@ def read_item(i: Fields, features: Mapping[str, Feature], strict: bool) -> Item 
         for name in ("included_usage", "usage_model", "usage_limit", "entity_feature_id"):
             if i.given(name):
                 i.wrong(name, "belongs to a feature; add feature_id, or leave it out")
+        for name in rollover_places(i):
+            i.wrong(name, "belongs to a feature; add feature_id, or leave it out")
     elif feature is not None:
         grant = _grant(i, feature, features)
+        grant["rollover"] = read_rollover(i, feature, interval, count, strict)
     reset = i.flag("reset_usage_when_enabled")
     if len(i.problems) > before:
         return None
@@ -57,13 +61,6 @@ def read_item(i: Fields, features: Mapping[str, Feature], strict: bool) -> Item 
 def _refuse_unbuilt(i: Fields) -> None:
     if i.raw.get("tiers"):
         i.unsupported("tiers", "prices in tiers are not supported yet; give one price")
-    if i.given("rollover"):
-        i.unsupported("rollover")
-    config = i.raw.get("config")
-    if config is not None and not isinstance(config, dict):
-        i.wrong("config", "must be an object")
-    elif config and config.get("rollover") is not None:
-        i.unsupported("config.rollover")
 
 
 def _interval_count(i: Fields, interval: str | None) -> int:

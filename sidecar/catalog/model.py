@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
+from .controls import NO_CONTROLS, Controls
+
 FeatureType = Literal["boolean", "single_use", "continuous_use", "credit_system"]
 UsageModel = Literal["prepaid", "pay_per_use"]
+RolloverDuration = Literal["month", "forever"]
 
 FEATURE_TYPES = ("boolean", "single_use", "continuous_use", "credit_system")
 USAGE_MODELS = ("prepaid", "pay_per_use")
+ROLLOVER_DURATIONS = ("month", "forever")
 DEFAULT_PRECISION = 6
 PRECISION_MAX = 9
 ITEM_REF_UNIT = 1000
@@ -46,6 +50,41 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Rollover:
+    """What becomes of the units that a reset finds unspent: they stay beside the new grant, up to a
+    maximum, for a time."""
+
+    max: Decimal | None = None
+    """The most units that may be there at once; None, without `max_percentage` too: no maximum."""
+    max_percentage: Decimal | None = None
+    """The same as a percentage of what is granted, included and bought."""
+    duration: RolloverDuration = "month"
+    length: int = 1
+    """How many months the units of one reset stay; 1 also for ever."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What it says, field by field, as 1.2 has it; decimals as text."""
+        return {
+            name: str(value) if isinstance(value, Decimal) else value
+            for name, value in self.fields().items()
+        }
+
+    def fields(self) -> dict[str, Any]:
+        """What it says, field by field, as 1.2 has it."""
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        if self.duration == "forever":
+            del said["length"]
+        return said
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Rollover:
+        """The rollover `to_json` wrote."""
+        return cls(**{
+            name: Decimal(value) if name in ("max", "max_percentage") else value for name, value in stored.items()
+        })
+
+
+@dataclass(frozen=True)
 class Item:
     """One line of a plan: a grant of a feature, a fixed price, or a grant with a price."""
 
@@ -67,6 +106,8 @@ class Item:
     """The most that can be used in a period: included plus what may be bought."""
     reset_usage_when_enabled: bool = True
     """False: usage follows when a customer switches to the plan of this item."""
+    rollover: Rollover | None = None
+    """None: what is unspent at a reset is gone."""
 
     @property
     def type(self) -> Literal["feature", "priced_feature", "price"]:
@@ -85,7 +126,7 @@ class Item:
     def to_json(self) -> dict[str, Any]:
         """The stored form: decimals as text, fields at their default left out."""
         return {
-            name: str(value) if isinstance(value, Decimal) else value
+            name: str(value) if isinstance(value, Decimal) else value.to_json() if isinstance(value, Rollover) else value
             for name, value in vars(self).items()
             if value != _ITEM_DEFAULTS[name]
         }
@@ -93,10 +134,13 @@ class Item:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Item:
         """The item `to_json` wrote."""
-        return cls(**{
+        values = {
             name: Decimal(value) if name in _ITEM_DECIMALS and value is not None else value
             for name, value in stored.items()
-        })
+        }
+        if values.get("rollover") is not None:
+            values["rollover"] = Rollover.from_json(values["rollover"])
+        return cls(**values)
 
 
 _ITEM_DEFAULTS = vars(Item())
@@ -120,6 +164,8 @@ class Plan:
     free_trial: None = None
     created_at: int = field(default=0, compare=False)
     description: str | None = None
+    controls: Controls = NO_CONTROLS
+    """What caps the spending of those who hold it, unless their own controls say otherwise."""
 
     @property
     def is_paid(self) -> bool:
@@ -131,6 +177,11 @@ class Plan:
         """It has a price and none recurs: it neither replaces a plan nor is replaced."""
         intervals = [item.interval for item in self.items if item.price is not None]
         return bool(intervals) and not any(intervals)
+
+    def names(self, feature_id: str) -> bool:
+        """Whether an item or a control is about this feature."""
+        in_items = any(feature_id in (item.feature_id, item.entity_feature_id) for item in self.items)
+        return in_items or self.controls.names(feature_id)
 
     def item_ref(self, index: int) -> int:
         """The number by which a bucket names the item at `index`; see `Catalog.item`."""

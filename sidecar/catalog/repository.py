@@ -11,16 +11,17 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, true, update
+from sqlalchemy import Connection, and_, delete, func, insert, null, select, true, update
 
 from ..store import settings_kv
 from ..store import tables as t
+from .controls import Controls
 from .model import Feature, Item, Plan
 
 LAST_UID_KEY = "catalog_plan_uid"
 """The highest plan uid ever given: a deleted plan's uid is not given again."""
 LAST_CREATED_KEY = "catalog_created_at"
-_VERSIONED = ("items", "group", "is_add_on", "free_trial")
+_VERSIONED = ("items", "group", "is_add_on", "free_trial", "controls")
 """A change of these reaches what holders have, so holders keep the old version."""
 
 
@@ -83,10 +84,11 @@ def delete_feature(conn: Connection, feature_id: str) -> None:
 
 
 def feature_is_held(conn: Connection, feature_id: str) -> bool:
-    """Whether any customer has a bucket of this feature, or an entity of it."""
+    """Whether any customer has a bucket of this feature, an entity of it, or a cap on it."""
     bucket = select(t.buckets.c.no).where(t.buckets.c.feature_id == feature_id, t.buckets.c.removed_at.is_(None))
     entity = select(t.entities.c.uid).where(t.entities.c.feature_id == feature_id)
-    return any(conn.execute(query.limit(1)).first() for query in (bucket, entity))
+    cap = select(t.caps.c.cid).where(t.caps.c.feature_id == feature_id)
+    return any(conn.execute(query.limit(1)).first() for query in (bucket, entity, cap))
 
 
 # --- plans
@@ -212,6 +214,7 @@ def _plan_row(plan: Plan) -> dict[str, Any]:
         "archived": plan.archived,
         "items": [item.to_json() for item in plan.items],
         "free_trial": plan.free_trial,
+        "billing_controls": plan.controls.to_json() or null(),
         "created_at": plan.created_at,
     }
 
@@ -229,6 +232,7 @@ def _plan(row: Any) -> Plan:
         items=tuple(Item.from_json(item) for item in row["items"]),
         created_at=row["created_at"],
         description=row["description"],
+        controls=Controls.from_json(row["billing_controls"]),
     )
 
 

@@ -12,6 +12,8 @@ from decimal import Decimal
 from typing import Any, Iterable, Mapping
 
 from ..domain.quantities import QuantityError, fraction
+from .control_fields import FIELD as CONTROLS_FIELD, read_controls
+from .controls import NO_CONTROLS
 from .fields import Fields, Problems, canonical, join
 from .items import read_item
 from .model import DEFAULT_PRECISION, FEATURE_TYPES, PRECISION_MAX, Feature, Item, Plan
@@ -20,7 +22,9 @@ ITEMS_MAX = 200
 COSTLY_LAST_PLACE = Decimal("0.001")
 
 FEATURE_FIELDS = ("id", "name", "type", "display", "credit_schema", "event_names", "precision", "archived")
-PLAN_FIELDS = ("id", "name", "description", "group", "is_default", "is_add_on", "items", "free_trial", "archived")
+PLAN_FIELDS = (
+    "id", "name", "description", "group", "is_default", "is_add_on", "items", "free_trial", "archived", CONTROLS_FIELD,
+)
 
 
 def read_feature(
@@ -123,6 +127,7 @@ def read_plan(
         p.wrong("items", f"must be at most {ITEMS_MAX}, got {len(entries)}")
     elif entries is not None:
         items = tuple(read_item(entry, features, strict) for entry in entries)
+    controls = read_controls(p, features, old.controls if old else NO_CONTROLS, strict=strict)
     if len(problems) > before:
         return None
     assert plan_id is not None and name is not None
@@ -135,6 +140,7 @@ def read_plan(
         items=items,  # type: ignore[arg-type]
         created_at=base.created_at if base else 0,
         description=description if p.has("description") or not old else old.description,
+        controls=controls,
         **{key: value if value is not None else bool(old and getattr(old, key)) for key, value in flags.items()},
     )
     if plan.is_default and plan.is_paid:

@@ -39,6 +39,8 @@ class Engine:
         self.partitions = Partitions(settings, store, clock)
         self._url = settings.redis_address
         self._replicas = 1 if settings.durability == "replica" else 0
+        self.carry_debts = int(settings.persist_free_overage)
+        """What the scripts are told of debts at a reset."""
         self._connection: Connection | None = None
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -124,9 +126,8 @@ class Engine:
         """A customer's live state after due resets, loaded if Redis does not hold it; None if
         there is no such customer."""
         p = self.partition_of(customer_id)
-        view_keys = (keys.meta(p), keys.customer(p, customer_id), keys.log(p))
         for _ in range(loader.ATTEMPTS_MAX):
-            code, *rest = await self.run(scripts.VIEW, p, view_keys, (0,))
+            code, *rest = await self.run(scripts.VIEW, p, keys.of_customer(p, customer_id), (self.carry_debts, 0))
             if code == b"OK":
                 return decode_state(rest[0], rest[1])
             if await self.project(customer_id) is None:
@@ -136,9 +137,8 @@ class Engine:
     async def touch(self, customer_id: str) -> bool:
         """Does what is due for a customer (resets), loaded if need be; whether there is one."""
         p = self.partition_of(customer_id)
-        touch_keys = (keys.meta(p), keys.customer(p, customer_id), keys.log(p))
         for _ in range(loader.ATTEMPTS_MAX):
-            code, *_rest = await self.run(scripts.VIEW, p, touch_keys, (1,))
+            code, *_rest = await self.run(scripts.VIEW, p, keys.of_customer(p, customer_id), (self.carry_debts, 1))
             if code == b"OK":
                 return True
             if await self.project(customer_id) is None:
@@ -153,8 +153,10 @@ class Engine:
         """Takes a customer (with `cid`, only that very one) out of Redis if SQL, at that cursor,
         has all of it; whether Redis has it no more."""
         p = self.partition_of(customer_id)
-        evict_keys = (keys.meta(p), keys.customer(p, customer_id), keys.entities(p, customer_id))
-        reply = await self.run(scripts.EVICT, p, evict_keys, (cursor_gen, cursor_seq, cid))
+        evict_keys = (
+            keys.meta(p), keys.customer(p, customer_id), keys.entities(p, customer_id), keys.locks(p, customer_id), keys.holds(p),
+        )
+        reply = await self.run(scripts.EVICT, p, evict_keys, (cursor_gen, cursor_seq, cid, customer_id))
         return bool(reply[0] != b"AHEAD")
 
     async def move_clock(self, offset_ms: int) -> None:

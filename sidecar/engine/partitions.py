@@ -191,19 +191,22 @@ class Partitions:
                 lost_until_ms = now_ms + self._ttl_ms
                 names = await self._store.write(_note_loss, p, plan.last, lost_until_ms)
                 if plan.forget == "past":
-                    states = [key for name in names for key in (keys.customer(p, name), keys.entities(p, name))]
+                    states = [
+                        key for name in names
+                        for key in (keys.customer(p, name), keys.entities(p, name), keys.locks(p, name))
+                    ]
             for at in range(0, max(1, len(states)), 1000):
                 await connection.script(
-                    scripts.FORGET, (keys.meta(p), keys.log(p), *states[at : at + 1000]),
+                    scripts.FORGET, (keys.meta(p), keys.log(p), keys.holds(p), *states[at : at + 1000]),
                     (plan.generation, *plan.cursor, lost_until_ms, int(plan.forget == "all")),
                 )
 
     async def _scan(self, connection: Connection, ps: set[int]) -> dict[int, list[bytes]]:
-        """Every state and record key of these partitions."""
+        """Every state, lock and record key of these partitions."""
         found: dict[int, list[bytes]] = {p: [] for p in ps}
         cursor: bytes = b"0"
         while ps:
-            cursor, names = await connection.call("SCAN", cursor, "MATCH", "{p*}:[cei]:*", "COUNT", 1000)
+            cursor, names = await connection.call("SCAN", cursor, "MATCH", "{p*}:[ceih]:*", "COUNT", 1000)
             for name in names:
                 p = int(name[2 : name.index(b"}")])
                 if p in ps:

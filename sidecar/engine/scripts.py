@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +54,27 @@ def resolve(path: Path) -> str:
     return "\n".join(expand(path, ())) + "\n"
 
 
+_CONSTANTS = re.compile(r"^local ([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*) = ((?:-?[0-9]+|'[^']*')(?:, (?:-?[0-9]+|'[^']*'))*)$", re.MULTILINE)
+_WORDS = re.compile(r"'(?:\\.|[^'\\])*'|\b[A-Z][A-Z0-9_]*\b")
+
+
+_SMALL_FUNCTION = re.compile(r"^local function (\w+)\([^)]*\) return .* end\n", re.MULTILINE)
+
+
+def build(path: Path) -> str:
+    """The text of a script that Redis runs: includes in their place, constants written out and
+    one-line functions left out where nobody calls them (a script may have 200 locals), and without
+    what says nothing to Redis."""
+    text = re.sub(r"\A--\[\[.*?--\]\]\n", "", resolve(path), flags=re.DOTALL)
+    text = "\n".join(line for line in text.splitlines() if line.strip() and not re.match(r"\s*--", line)) + "\n"
+    constants: dict[str, str] = {}
+    for names, values in _CONSTANTS.findall(text):
+        constants.update(zip(names.split(", "), re.findall(r"'[^']*'|-?[0-9]+", values), strict=True))
+    text = _WORDS.sub(lambda word: constants.get(word[0], word[0]), _CONSTANTS.sub("", text))
+    times = Counter(re.findall(r"\w+", text))
+    return _SMALL_FUNCTION.sub(lambda one: one[0] if times[one[1]] > 1 else "", text)
+
+
 @dataclass(frozen=True)
 class Script:
     """One script: `keys` and `args` name what it takes, in order; a last name may stand for any
@@ -65,9 +87,8 @@ class Script:
 
     @cached_property
     def source(self) -> str:
-        """The text that Redis runs, with what costs bytes and says nothing to Redis left out."""
-        text = re.sub(r"\A--\[\[.*?--\]\]\n", "", resolve(lua_dir() / f"{self.name}.lua"), flags=re.DOTALL)
-        return "\n".join(line for line in text.splitlines() if not re.match(r"\s*--", line) and line.strip()) + "\n"
+        """The text that Redis runs."""
+        return build(lua_dir() / f"{self.name}.lua")
 
     @cached_property
     def sha(self) -> str:
@@ -76,34 +97,66 @@ class Script:
 
 
 _FENCED = ("generation", "run_id")
-_SPEND_KEYS = ("meta", "customer", "log", "entities", "record")
-_SPEND_ARGS = ("entity_id", "info", "fingerprint", "ttl_ms", "looked_up", "bytes_max", "count", "fields")
-_SPEND_CODES = ("STALE", "MISSING", "ENTITY", "REPLAY", "CONFLICT", "ASK", "FULL")
+_STATE = (*_FENCED, "carry_debts")
+_CUSTOMER = ("meta", "customer", "log", "entities")
+_KEYED = ("entity_id", "info", "fingerprint", "ttl_ms", "looked_up", "bytes_max", "count")
+_KEYED_CODES = ("STALE", "MISSING", "ENTITY", "REPLAY", "CONFLICT", "ASK", "FULL")
 
-TRACK = Script("track", _SPEND_KEYS, (*_FENCED, "mode", *_SPEND_ARGS), (*_SPEND_CODES, "REFUSED", "RANGE", "SLOTS"))
-CHECK = Script("check", _SPEND_KEYS, (*_FENCED, "send", *_SPEND_ARGS), (*_SPEND_CODES, "RANGE", "SLOTS"))
-VIEW = Script("view", ("meta", "customer", "log"), (*_FENCED, "quiet"), ("STALE", "MISSING"))
+TRACK = Script(
+    "track", (*_CUSTOMER, "record"), (*_STATE, "mode", *_KEYED, "fields"),
+    (*_KEYED_CODES, "REFUSED", "RANGE", "SLOTS", "ARCHIVED"),
+)
+CHECK = Script(
+    "check", (*_CUSTOMER, "record"), (*_STATE, "send", *_KEYED, "fields"), (*_KEYED_CODES, "RANGE", "SLOTS", "ARCHIVED")
+)
+HOLD = Script(
+    "hold", (*_CUSTOMER, "locks", "holds", "record"),
+    (*_STATE, "lock_id", *_KEYED, "expires_at", "customer_id", "holds_max", "hold_max_ms", "claimed_ms", "fields"),
+    (*_KEYED_CODES, "RANGE", "SLOTS", "ARCHIVED", "LOCKED", "MANY"),
+)
+SETTLE = Script(
+    "settle", (*_CUSTOMER, "locks", "holds", "settled", "record"),
+    (*_STATE, "lock_id", *_KEYED, "action", "final", "customer_id", "settled_ttl_ms", "fields"),
+    (*_KEYED_CODES, "RANGE", "SLOTS", "ARCHIVED", "ABSENT", "EARLY", "EXPIRED"),
+)
+REFUND = Script(
+    "refund", (*_CUSTOMER, "record"),
+    (*_STATE, "mode", *_KEYED, "gen", "seq", "made_ms", "event", "returned", "returned_from", "lock_id", "fields"),
+    (*_KEYED_CODES, "REFUSED", "ARCHIVED", "RETURNED", "OPEN"),
+)
+VIEW = Script("view", _CUSTOMER, (*_STATE, "quiet"), ("STALE", "MISSING"))
+EXPLAIN = Script(
+    "explain", (*_CUSTOMER, "locks"), (*_STATE, "entity_id", "count", "fields"),
+    ("STALE", "MISSING", "ENTITY"),
+)
 PROJECT = Script(
-    "project", ("meta", "customer", "log", "entities"), (*_FENCED, "cid", "steps"), ("STALE", "MISSING", "OTHER", "GAP")
+    "project", (*_CUSTOMER, "locks", "holds"), (*_STATE, "cid", "customer_id", "steps"),
+    ("STALE", "MISSING", "OTHER", "GAP"),
 )
 LOAD = Script(
-    "load", ("meta", "customer", "entities"),
-    (*_FENCED, "sql_generation", "cursor_gen", "cursor_seq", "cid", "members", "header", "fields"),
+    "load", ("meta", "customer", "entities", "locks", "holds"),
+    (*_FENCED, "sql_generation", "cursor_gen", "cursor_seq", "cid", "customer_id", "members", "locks", "header", "fields"),
     ("STALE", "EXISTS", "OTHER", "BEHIND"),
 )
 EVICT = Script(
-    "evict", ("meta", "customer", "entities"), (*_FENCED, "cursor_gen", "cursor_seq", "cid"),
-    ("STALE", "ABSENT", "AHEAD"),
+    "evict", ("meta", "customer", "entities", "locks", "holds"),
+    (*_FENCED, "cursor_gen", "cursor_seq", "cid", "customer_id"), ("STALE", "ABSENT", "AHEAD"),
 )
 OPEN = Script("open", ("meta", "log"), ("generation", "partitions", "cursor_gen", "cursor_seq"), ("HIGHER", "COUNT"))
 FORGET = Script(
-    "forget", ("meta", "log", "states"), ("generation", "cursor_gen", "cursor_seq", "lost_until_ms", "cut"),
+    "forget", ("meta", "log", "holds", "states"), ("generation", "cursor_gen", "cursor_seq", "lost_until_ms", "cut"),
     ("HIGHER",),
 )
 OPENED = Script("opened", ("meta", "log"), (*_FENCED, "offset_ms", "base_gen", "base_seq"), ("HIGHER",))
 READ = Script("read", ("meta", "log"), (*_FENCED, "cursor_gen", "cursor_seq", "count"), ("STALE", "BEHIND"))
 TRIM = Script("trim", ("meta", "log"), (*_FENCED, "gen", "seq"), ("STALE",))
+CLAIM = Script("claim", ("meta", "lock"), (*_FENCED, "claim", "expected", "ttl_ms", "looked_up"), ("STALE", "TAKEN", "ASK"))
+KEEP = Script(
+    "keep", ("meta", "record"),
+    (*_FENCED, "action", "cid", "fingerprint", "ttl_ms", "looked_up", "bytes_max", "receipt"),
+    ("STALE", "REPLAY", "CONFLICT", "ASK", "FULL"),
+)
 CLOCK = Script("clock", ("meta",), ("offset_ms",), ())
 
-SCRIPTS = (TRACK, CHECK, VIEW, PROJECT, LOAD, EVICT, OPEN, FORGET, OPENED, READ, TRIM, CLOCK)
+SCRIPTS = (TRACK, CHECK, HOLD, SETTLE, REFUND, VIEW, EXPLAIN, PROJECT, LOAD, EVICT, OPEN, FORGET, OPENED, READ, TRIM, CLAIM, KEEP, CLOCK)
 """Every script; each connection loads and verifies all of them."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import msgpack
 
-from ..store import idempotency, partitions
-from . import keys, scripts
+from ..store import customers, idempotency, partitions, refunds
+from . import archive, keys, scripts
 from .errors import REFUSALS, PartitionRefused, ReplyLost, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ASKED_MAX = 3
 """Look-ups of a key in SQL before the partition itself is looked at."""
 
 
-FINAL = frozenset((b"CONFLICT", b"FULL", b"REFUSED", b"RANGE", b"SLOTS"))
+FINAL = frozenset((b"CONFLICT", b"FULL", b"REFUSED", b"RANGE", b"SLOTS", b"LOCKED", b"MANY", b"OPEN"))
 """Codes of refusals that nothing done first would change."""
 
 
@@ -40,18 +40,48 @@ class EntityMissing(Exception):
 
 class Refused(Exception):
     """The script refused the call and changed nothing. `code` is the script's; `feature` the number
-    of the feature it stopped at, from 0."""
+    of the feature it stopped at, from 0; `reason` why a spend did not fit."""
 
-    def __init__(self, code: str, feature: int = 0):
+    def __init__(self, code: str, feature: int = 0, reason: str = ""):
         super().__init__(code)
         self.code = code
         self.feature = feature
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """What makes a check a hold: its id, when it ends by itself (0: after `life_ms`, as late as it
+    may), how many a customer may have open, and when the id was claimed."""
+
+    lock_id: str
+    expires_at: int
+    life_ms: int = 0
+    open_max: int = 0
+    claimed_ms: int = 0
+
+
+@dataclass(slots=True)
+class Refunded:
+    """The event that a call gives back: its log entry, when it was, per feature the units applied
+    and what each bucket paid; the hold it was, if any; the credit systems that paid. `returned` is
+    what SQL says was given back before, once it was asked, and of which snapshot that is."""
+
+    gen: int
+    seq: int
+    made_ms: int
+    event: Sequence[tuple[int, Sequence[Any]]]
+    lock_id: str = ""
+    systems: tuple[str, ...] = ()
+    returned: bytes = b""
+    returned_from: str = ""
 
 
 @dataclass(slots=True)  # not frozen: that would treble what making one costs
 class Spend:
     """One decoded check or track. Amounts are scaled by their feature's precision; `mode` is cap,
-    reject or overflow for track and 'send' or '' for check."""
+    reject or overflow for track and 'send' or '' for check. A check with a `lock` is a hold; a
+    track with `refunded` gives an event back, each amount a negative one or 0 for all."""
 
     script: scripts.Script
     customer_id: str
@@ -61,6 +91,8 @@ class Spend:
     info: bytes = b""
     key: str = ""
     fingerprint: bytes = b""
+    lock: Lock | None = None
+    refunded: Refunded | None = None
 
     @property
     def changes_nothing(self) -> bool:
@@ -71,15 +103,15 @@ class Spend:
 @dataclass(slots=True)
 class Result:
     """A script's answer. `fields` names the features of `blobs`: packed buckets, b"" where nothing
-    is held; `entity_blobs` those of the calling entity, or lists of the entities' own."""
+    is held; `entity_blobs` those of the calling entity and then what it is an entity of, or lists of
+    the entities' own; `parts` what each bucket paid, as the log has it (sync/records.py)."""
 
     event_id: str
     now_ms: int
     fields: tuple[str, ...]
     blobs: Sequence[bytes]
     entity_blobs: Sequence[Any]
-    deltas: Sequence[Any]
-    slots: Sequence[Any]
+    parts: Sequence[Any]
     replayed: bool = False
     applied: Sequence[int] = ()
     held: Sequence[int] = ()
@@ -87,6 +119,8 @@ class Result:
     reason: str = ""
     shown: int = 0
     required: int = 0
+    expires_at: int = 0
+    lock_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +133,17 @@ class _Plan:
     bucket_fields: tuple[str, ...]
     attached_fields: tuple[str, ...]
 
+    def state_fields(self, entity_id: str) -> tuple[str, ...]:
+        """The fields of the state to read beside the customer's buckets."""
+        if not entity_id:
+            return self.attached_fields
+        return (f"e:{entity_id}", *(f"x:{name}\0{entity_id}" for name in self.fields))
 
-def _plan(features: tuple[str, ...], catalog: Catalog) -> _Plan:
-    """The plan of these features, worked out once for each catalog."""
-    known: _Plan | None = catalog.call_plans.get(features)
+
+def plan_of(features: tuple[str, ...], catalog: Catalog, also: tuple[str, ...] = ()) -> _Plan:
+    """The plan of these features, worked out once for each catalog; `also` are features to be
+    touched that the catalog may not name as their credit systems any more."""
+    known: _Plan | None = None if also else catalog.call_plans.get(features)
     if known is not None:
         return known
     touched: dict[str, int] = {}
@@ -113,31 +154,42 @@ def _plan(features: tuple[str, ...], catalog: Catalog) -> _Plan:
         for system in catalog.systems_of.get(feature_id, ()):
             systems += [touched.setdefault(system.feature_id, len(touched) + 1), system.n, system.d]
         spec.append((feature_id, at, (len(systems) // 3, *systems)))
+    for name in also:
+        touched.setdefault(name, len(touched) + 1)
     fields = tuple(touched)
     plan = _Plan(
         fields, tuple(spec), ("h", *(f"b:{name}" for name in fields)), tuple(f"a:{name}" for name in fields)
     )
-    catalog.call_plans[features] = plan
+    if not also:
+        catalog.call_plans[features] = plan
     return plan
 
 
 def arguments(call: Spend, catalog: Catalog, settings: Any, looked_up: str) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """The script's own arguments (after generation and run_id) and the features they touch."""
-    plan = _plan(tuple([feature.id for feature, _ in call.features]), catalog)
+    also = call.refunded.systems if call.refunded is not None else ()
+    plan = plan_of(tuple([feature.id for feature, _ in call.features]), catalog, also)
     spec: list[Any] = []
     for (feature_id, at, systems), (_, amount) in zip(plan.spec, call.features):
         spec += (feature_id, at, amount, *systems)
-    if call.entity_id:
-        rest: tuple[str, ...] = (
-            f"e:{call.entity_id}", *(f"x:{name}\0{call.entity_id}" for name in plan.fields)
-        )
+    more: tuple[Any, ...] = ()
+    if call.lock is not None:
+        lock = call.lock
+        first: Any = lock.lock_id
+        more = (lock.expires_at, call.customer_id, lock.open_max, lock.life_ms, lock.claimed_ms)
+    elif call.refunded is not None:
+        of = call.refunded
+        first = call.mode
+        more = (of.gen, of.seq, of.made_ms, msgpack.packb(of.event), of.returned, of.returned_from, of.lock_id)
+    elif call.script is scripts.TRACK:
+        first = call.mode
     else:
-        rest = plan.attached_fields
-    mode = call.mode if call.script is scripts.TRACK else ("1" if call.mode == "send" else "0")
+        first = 1 if call.mode == "send" else 0
     return (
-        mode, call.entity_id, call.info, call.fingerprint, settings.idempotency_ttl_s * 1000, looked_up,
-        settings.idempotency_bytes_max // settings.partitions, len(plan.fields), *plan.bucket_fields, *rest,
-        len(call.features), *spec,
+        int(settings.persist_free_overage), first, call.entity_id, call.info, call.fingerprint,
+        settings.idempotency_ttl_s * 1000, looked_up,
+        settings.idempotency_bytes_max // settings.partitions, len(plan.fields), *more,
+        *plan.bucket_fields, *plan.state_fields(call.entity_id), len(call.features), *spec,
     ), plan.fields
 
 
@@ -168,7 +220,7 @@ def start(
             return _result(call, p, rest[0], fields, rest[1:])
         if code == b"REPLAY":
             return _result(call, p, rest[0], fields, msgpack.unpackb(rest[1], raw=True), replayed=True)
-        return Refused(code.decode(), rest[0] - 1 if rest else 0) if code in FINAL else None
+        return _refused(code, rest) if code in FINAL else None
 
     def replied(reply: Any) -> None:
         try:
@@ -184,7 +236,9 @@ def start(
 def _keys(p: int, call: Spend) -> tuple[tuple[bytes, ...], bytes]:
     """The script's keys, and the digest of the call's key (b"" without one)."""
     name = call.customer_id
-    script_keys = (keys.meta(p), keys.customer(p, name), keys.log(p), keys.entities(p, name))
+    script_keys: tuple[bytes, ...] = keys.of_customer(p, name)
+    if call.lock is not None:
+        script_keys = (*script_keys, keys.locks(p, name), keys.holds(p))
     if not call.key:
         return script_keys, b""
     digest = keys.digest(name, call.key)
@@ -229,7 +283,7 @@ async def run(engine: Engine, catalog: Catalog, call: Spend, resent: bool = Fals
         elif code == b"ASK":
             if attempt > ASKED_MAX:
                 await engine.verify(p)
-            looked_up, found = await engine.store.read(_recorded, p, rest[0], digest)
+            looked_up, found = await engine.store.read(recorded, p, rest[0], digest)
             now_ms = await engine.now_ms()
             if found is not None and found[1][1] > now_ms:
                 record_id, record = found
@@ -238,12 +292,32 @@ async def run(engine: Engine, catalog: Catalog, call: Spend, resent: bool = Fals
                 return _result(call, p, record_id, fields, msgpack.unpackb(record[4], raw=True), replayed=not resent)
         elif code == b"ENTITY":
             raise EntityMissing(call.entity_id)
+        elif code == b"ARCHIVED":
+            await archive.restore(engine, call.customer_id, fields, attempt)
+        elif code == b"RETURNED":
+            if attempt > ASKED_MAX:
+                await engine.verify(p)
+            assert call.refunded is not None
+            of = call.refunded
+            of.returned_from, of.returned = await engine.store.read(_returned, p, call.customer_id, of.gen, of.seq)
         else:
-            raise Refused(code.decode(), rest[0] - 1 if rest else 0)
+            raise _refused(code, rest)
     raise StoreUnavailable(f"customer {call.customer_id!r} could not be loaded in {ATTEMPTS_MAX} attempts")
 
 
-def _recorded(
+def _refused(code: bytes, rest: Sequence[Any]) -> Refused:
+    return Refused(code.decode(), rest[0] - 1 if rest else 0, rest[1].decode() if len(rest) > 1 else "")
+
+
+def _returned(conn: SqlConnection, p: int, customer_id: str, gen: int, seq: int) -> tuple[str, bytes]:
+    """What SQL says was given back of an event, and the snapshot it was looked for in."""
+    generation, cursor = partitions.places(conn, [p])[p]
+    customer = customers.by_id(conn, customer_id)
+    found = refunds.returned(conn, customer.cid, gen, seq) if customer is not None else None
+    return f"{generation} {cursor.gen} {cursor.seq}", found or b""
+
+
+def recorded(
     conn: SqlConnection, p: int, cid: int, digest: bytes
 ) -> tuple[str, tuple[bytes, list[Any]] | None]:
     """What SQL has under a key, and the snapshot it was looked for in."""
@@ -257,12 +331,13 @@ def _result(
     call: Spend, p: int, entry: bytes, fields: tuple[str, ...], reply: Sequence[Any], replayed: bool = False
 ) -> Result:
     event_id = keys.event_id(p, *map(int, entry.split(b"-"))) if entry else ""
-    if call.script is scripts.TRACK:
-        now_ms, applied, _dropped, held, blobs, entity_blobs, deltas, slots = reply
-        return Result(event_id, now_ms, fields, blobs, entity_blobs, deltas, slots, replayed, applied, held)
-    now_ms, allowed, reason, shown, required, blobs, entity_blobs, deltas, slots = reply
+    if call.script is not scripts.CHECK and call.script is not scripts.HOLD:
+        now_ms, applied, _dropped, held, blobs, entity_blobs, parts = reply
+        return Result(event_id, now_ms, fields, blobs, entity_blobs, parts, replayed, applied, held)
+    now_ms, allowed, reason, shown, required, blobs, entity_blobs, parts, *ends = reply
     return Result(
-        event_id, now_ms, fields, blobs, entity_blobs, deltas, slots, replayed,
+        event_id, now_ms, fields, blobs, entity_blobs, parts, replayed,
         allowed=bool(allowed), reason=reason.decode(), shown=shown, required=required,
+        expires_at=ends[0] if ends else 0, lock_id=ends[1].decode() if ends else "",
     )
 

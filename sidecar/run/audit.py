@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import sys
-from typing import TYPE_CHECKING, Callable, Iterator
+from typing import TYPE_CHECKING, Callable
 
-from .. import folder
 from ..settings import Settings
-from . import lock, prepare
+from . import beside
 from .errors import RunError
-from .supervisor import Tree
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sync.audit import AuditResult
 
 LOOK_S = 0.1
@@ -31,10 +25,9 @@ def run(settings: Settings) -> int:
     from .. import logs
 
     logs.setup(settings.model_copy(update={"log_level": "error"}), "audit")
-    if settings.database_url is None and not folder.database(settings.data_dir).exists():
-        raise RunError(f"there is no database in {settings.data_dir}; name the folder of a sidecar with --data-dir")
+    beside.require_database(settings)
     try:
-        with _stores(settings) as asked_to_stop:
+        with beside.stores(settings) as asked_to_stop:
             result = asyncio.run(_audit(settings, asked_to_stop))
     except RunError:
         raise
@@ -46,53 +39,16 @@ def run(settings: Settings) -> int:
     return result.exit_code
 
 
-@contextlib.contextmanager
-def _stores(settings: Settings) -> Iterator[Callable[[], bool]]:
-    """Sees to it that Redis runs: starts the embedded Valkey, for the duration, if no sidecar
-    holds the folder. Gives what tells whether a signal asked to end."""
-    if not settings.embedded_redis:
-        yield lambda: False
-        return
-    try:
-        lock_fd = lock.take(settings.data_dir)
-    except RunError:
-        yield lambda: False  # the folder's sidecar runs, and its Valkey
-        return
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, lock_fd)
-        tree = Tree(settings, lock_fd)
-        stack.callback(tree.stop)
-        with prepare.store(settings) as store:
-            prepare.migrate(settings, store)
-        tree.start_valkey()
-        yield lambda: tree.signals.stop_asked
-
-
 async def _audit(settings: Settings, asked_to_stop: Callable[[], bool]) -> AuditResult:
     from sync.audit import audit
 
-    from ..clock import Clock
-    from ..engine.engine import Engine
-    from ..store import partitions, settings_kv
-
-    with prepare.store(settings) as store:
-
-        async def read_offset() -> int:
-            return await store.read(settings_kv.clock_offset_ms)
-
-        await store.write(partitions.ensure, settings.partitions)
-        # Where a test clock was ever moved, its time is the stores' time, whatever this process is told.
-        engine = Engine(settings, store, Clock(read_offset))
-        await engine.start()
-        try:
-            comparing = asyncio.create_task(audit(engine, store, report=_progress))
-            while not comparing.done():
-                await asyncio.wait([comparing], timeout=LOOK_S)
-                if asked_to_stop():
-                    comparing.cancel()
-            return await comparing
-        finally:
-            await engine.close()
+    async with beside.engine(settings) as (engine, store):
+        comparing = asyncio.create_task(audit(engine, store, report=_progress))
+        while not comparing.done():
+            await asyncio.wait([comparing], timeout=LOOK_S)
+            if asked_to_stop():
+                comparing.cancel()
+        return await comparing
 
 
 def _progress(line: str) -> None:
@@ -103,7 +59,7 @@ def _progress(line: str) -> None:
 def _show(result: AuditResult) -> None:
     from rich.table import Table
 
-    out = _console()
+    out = beside.console()
     if result.differences:
         table = Table("customer", "what", "bucket", "field", "Redis", "SQL", box=None, pad_edge=False)
         for found in result.differences:
@@ -116,12 +72,6 @@ def _show(result: AuditResult) -> None:
         f"{len(result.differences)} differences; compared {result.customers} customers in Redis with "
         f"{result.buckets} buckets, {result.keys} idempotency keys, and {result.sql_customers} customers in SQL"
     )
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
 
 
 def _shown(value: object) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row as SqlRow, func, or_, select, update
 
 from ..domain import layout
-from . import dialects, outbox
+from . import caps, dialects, holds, outbox, windows
 from .partitions import Cursor, places
 from .tables import buckets, customers, entities, slots
 
@@ -37,6 +37,8 @@ class Customer:
     log_gen: int
     log_seq: int
     gone: bool
+    billing_controls: Any
+    next_roll_no: int
 
 
 class VersionTaken(NamedTuple):
@@ -49,18 +51,25 @@ class VersionTaken(NamedTuple):
 @dataclass(frozen=True)
 class Snapshot:
     """A customer at one moment of SQL: buckets as of `customer.applied_version`, the steps above
-    it, and the log cursor of the partition at that same moment."""
+    it, and the log cursor of the partition at that same moment. What was given back of single
+    events is not in it: it is loaded with the event."""
 
     customer: Customer
     generation: int
     cursor: Cursor
     rows: tuple[tuple[str, layout.Row], ...] = ()
-    """(feature id, bucket), by bucket number."""
+    """(feature id, bucket), by bucket number, without those that left the hot state."""
+    archived: tuple[tuple[str, str, layout.Archived], ...] = ()
+    """(feature id, entity id, sums) of the buckets that did."""
     slots: tuple[tuple[str, layout.Slot], ...] = ()
     """(entity id, slot)."""
     entities: tuple[tuple[str, str], ...] = ()
     """(entity id, feature id) of the entities in Redis at `applied_version`."""
-    steps: tuple[outbox.Step, ...] = field(default=())
+    caps: tuple[caps.Caps, ...] = ()
+    windows: tuple[windows.Window, ...] = ()
+    holds: tuple[holds.Hold, ...] = ()
+    """The open ones."""
+    steps: tuple[outbox.Step, ...] = ()
 
     def features(self) -> dict[str, list[layout.Row]]:
         """The buckets of each feature in spending order, entities' own included."""
@@ -173,11 +182,19 @@ def load_snapshot(conn: Connection, customer_id: str, cid: int | None = None) ->
         raise LookupError(f"partition {customer.p} does not exist")
     bucket_rows = conn.execute(
         select(buckets.c.feature_id, *BUCKET_COLUMNS)
-        .where(buckets.c.cid == cid, buckets.c.removed_at.is_(None))
+        .where(buckets.c.cid == cid, buckets.c.removed_at.is_(None), buckets.c.archived.is_(False))
         .order_by(buckets.c.no)
     ).all()
+    archived = conn.execute(
+        select(
+            buckets.c.feature_id, buckets.c.entity_id, func.count(), func.sum(buckets.c.granted),
+            func.sum(buckets.c.prepaid),
+        )
+        .where(buckets.c.cid == cid, buckets.c.removed_at.is_(None), buckets.c.archived.is_(True))
+        .group_by(buckets.c.feature_id, buckets.c.entity_id)
+    ).all()
     slot_rows = conn.execute(
-        select(slots.c.entity_id, slots.c.no, slots.c.balance, slots.c.period)
+        select(slots.c.entity_id, *(slots.c[name] for name in layout.Slot._fields))
         .where(slots.c.cid == cid)
         .order_by(slots.c.no, slots.c.entity_id)
     ).all()
@@ -191,8 +208,12 @@ def load_snapshot(conn: Connection, customer_id: str, cid: int | None = None) ->
         generation=place.generation,
         cursor=place.cursor,
         rows=tuple((row[0], layout.Row(*row[1:])) for row in bucket_rows),
+        archived=tuple((row[0], row[1], layout.Archived(*map(int, row[2:]))) for row in archived),
         slots=tuple((row[0], layout.Slot(*row[1:])) for row in slot_rows),
         entities=tuple((row[0], row[1]) for row in entity_rows),
+        caps=tuple(caps.of(conn, cid)),
+        windows=tuple(windows.of(conn, cid)),
+        holds=tuple(holds.open_of(conn, cid)),
         steps=tuple(outbox.after(conn, cid, customer.applied_version)),
     )
 

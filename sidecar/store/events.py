@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select, tuple_
 
 from .tables import events, ledger
 
+NO_PARTS = b"\x90"  # an empty array
 EVENT_ID = re.compile(r"evt_(0|[1-9][0-9]{0,8})_([1-9][0-9]{0,17})_(0|[1-9][0-9]{0,17})")
 
 
@@ -42,6 +43,10 @@ class Event:
     recorded_at: int
     properties: Any
     idempotency_key: str | None
+    parts: bytes | None = None
+    """What each bucket paid, in order, packed as scripts read it."""
+    refund_of: str | None = None
+    """The public id of the event that this one gives back."""
 
     @property
     def id(self) -> str:
@@ -87,12 +92,52 @@ def by_event_id(conn: Connection, entry: EntryId) -> list[Event]:
     return [Event(**row._mapping) for row in conn.execute(query.order_by(events.c.line))]
 
 
+class ReceiptLine(NamedTuple):
+    """What one feature of an event took: scaled; `parts` as `Event.parts`."""
+
+    feature_id: str
+    requested: int
+    applied: int
+    parts: bytes
+
+
+class Receipt(NamedTuple):
+    """An event as far as giving it back needs it."""
+
+    entity_id: str
+    refund_of: str | None
+    lines: tuple[ReceiptLine, ...]
+
+
+def receipt(conn: Connection, cid: int, entry: EntryId) -> Receipt | None:
+    """The receipt of a customer's event; None if SQL has no such event of that customer (yet)."""
+    e = events.c
+    query = select(e.entity_id, e.refund_of, e.feature_id, e.requested, e.applied, e.parts).where(
+        e.p == entry.p, e.gen == entry.gen, e.seq == entry.seq, e.cid == cid
+    )
+    rows = conn.execute(query.order_by(e.line)).all()
+    if not rows:
+        return None
+    lines = tuple(
+        ReceiptLine(row.feature_id, row.requested, row.applied, bytes(row.parts or NO_PARTS)) for row in rows
+    )
+    return Receipt(rows[0].entity_id, rows[0].refund_of, lines)
+
+
+def by_key(conn: Connection, cid: int, idempotency_key: str) -> EntryId | None:
+    """A customer's newest event that was sent with that idempotency key."""
+    e = events.c
+    query = select(e.p, e.gen, e.seq).where(e.cid == cid, e.idempotency_key == idempotency_key)
+    row = conn.execute(query.order_by(e.gen.desc(), e.seq.desc()).limit(1)).one_or_none()
+    return None if row is None else EntryId(*row)
+
+
 @dataclass(frozen=True)
 class LedgerLine:
-    """What one log entry did to one bucket. `kind`: use, reset, grant, entity, remove, or step
-    (a change of structure that moved no bucket; `no` is 0). Reset and remove lines may carry what
-    the period owes: `over_units` scaled, `units`, `price`, `billing_units`, `amount` as decimal
-    text."""
+    """What one log entry did to one bucket. `kind`: use, reset, rollover, grant, set, entity,
+    remove, credit, or step (a change of structure that moved no bucket; `no` is 0). Reset and
+    remove lines may carry what the period owes: `over_units` scaled, `units`, `price`,
+    `billing_units`, `amount` as decimal text; a credit line takes back from it, below zero."""
 
     p: int
     gen: int

@@ -14,6 +14,10 @@ from sqlalchemy import Connection, insert, select
 from .tables import customers, outbox
 
 
+_BINARY = {"caps": 3}
+"""Where an operation, by its name, has bytes."""
+
+
 class Step(NamedTuple):
     """One step as kept: `data` is the packed form that the projection script takes."""
 
@@ -30,8 +34,17 @@ class Pending(NamedTuple):
 
 
 def pack(version: int, at_ms: int, ops: list[list[Any]]) -> bytes:
-    """The packed form of a step."""
-    return msgpack.packb({"v": version, "at": at_ms, "ops": ops})
+    """The packed form of a step. Scripts know no binary type, so bytes are packed as texts."""
+    return msgpack.packb({"v": version, "at": at_ms, "ops": ops}, use_bin_type=False)
+
+
+def operations(step: Step) -> list[list[Any]]:
+    """The operations of a step as they were packed, bytes as bytes."""
+    ops: list[list[Any]] = msgpack.unpackb(step.data, unicode_errors="surrogateescape")["ops"]
+    for op in ops:
+        if at := _BINARY.get(op[0]):
+            op[at] = op[at].encode(errors="surrogateescape")
+    return ops
 
 
 def append(conn: Connection, cid: int, version: int, ops: list[list[Any]], now_ms: int) -> Step:

@@ -68,6 +68,7 @@ plans = Table(
     Column("archived", Boolean, nullable=False, server_default=text("false")),
     Column("items", JSON, nullable=False),
     Column("free_trial", JSON),
+    Column("billing_controls", JSON),
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("id", "version", name="plans_id_version"),
 )
@@ -93,6 +94,8 @@ customers = Table(
     Column("log_gen", BigInteger, nullable=False, server_default="0"),  # last record applied
     Column("log_seq", BigInteger, nullable=False, server_default="-1"),
     Column("gone", Boolean, nullable=False, server_default=text("false")),  # deleted, and no trace left in Redis
+    Column("billing_controls", JSON),
+    Column("next_roll_no", BigInteger, nullable=False, server_default=text("2147483648")),
     Index(
         "customers_live_id", "id", unique=True,
         sqlite_where=text("deleted_at IS NULL"), postgresql_where=text("deleted_at IS NULL"),
@@ -134,8 +137,14 @@ entities = Table(
     Column("status", String(16), nullable=False),  # pending, active
     Column("applied", Boolean, nullable=False, server_default=text("false")),  # in Redis' log
     Column("created_at", BigInteger, nullable=False),
+    Column("billing_controls", JSON),
     UniqueConstraint("cid", "id", name="entities_cid_id"),
 )
+
+LASTING = "removed_at IS NULL AND NOT archived AND \"interval\" = 0 AND expires_at = 0 AND (flags & 363) = 0"
+"""Buckets that neither reset nor expire and hold a plain amount (layout.py: of all flags only ADD_ON,
+PREPAID and PAID): once used up they may leave the hot state. No balance in it: an index whose
+condition has one would make every change of a balance a change of the index."""
 
 buckets = Table(
     "buckets",
@@ -162,9 +171,29 @@ buckets = Table(
     Column("over", BigInteger, nullable=False),
     Column("entity_feature", String(256), nullable=False),
     Column("removed_at", BigInteger),
+    Column("parent", BigInteger, nullable=False, server_default="0"),
+    Column("roll_length", Integer, nullable=False, server_default="-1"),
+    Column("roll_max", BigInteger, nullable=False, server_default="-1"),
+    Column("roll_percent", BigInteger, nullable=False, server_default="-1"),
+    Column("reset_at", BigInteger, nullable=False, server_default="0"),
+    Column("reset_over", BigInteger, nullable=False, server_default="0"),
+    Column("held", BigInteger, nullable=False, server_default="0"),
+    Column("archived", Boolean, nullable=False, server_default=text("false")),  # used up, and left the hot state
     Index("buckets_due", "next_reset_at",
           sqlite_where=text("removed_at IS NULL AND next_reset_at > 0"),
           postgresql_where=text("removed_at IS NULL AND next_reset_at > 0")),
+    Index("buckets_expiring", "expires_at",
+          sqlite_where=text("removed_at IS NULL AND expires_at > 0"),
+          postgresql_where=text("removed_at IS NULL AND expires_at > 0")),
+    Index("buckets_lasting", "cid", "no", sqlite_where=text(LASTING), postgresql_where=text(LASTING)),
+)
+
+balance_ids = Table(
+    "balance_ids",  # what callers call grants of their own making; free again once the bucket is gone
+    metadata,
+    Column("cid", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String(256), primary_key=True),
+    Column("no", BigInteger, nullable=False),
 )
 
 slots = Table(
@@ -175,6 +204,58 @@ slots = Table(
     Column("entity_id", String(256), primary_key=True),
     Column("balance", BigInteger, nullable=False),
     Column("period", BigInteger, nullable=False),
+    Column("granted", BigInteger, nullable=False, server_default="0"),
+    Column("held", BigInteger, nullable=False, server_default="0"),
+)
+
+caps = Table(
+    "caps",  # in force, as the scripts read them
+    metadata,
+    Column("cid", BigInteger, primary_key=True, autoincrement=False),
+    Column("feature_id", String(256), primary_key=True),
+    Column("entity_id", String(256), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+windows = Table(
+    "windows",  # counters of usage limits
+    metadata,
+    Column("cid", BigInteger, primary_key=True, autoincrement=False),
+    Column("feature_id", String(256), primary_key=True),
+    Column("entity_id", String(256), primary_key=True),
+    Column("interval", Integer, primary_key=True, autoincrement=False),
+    Column("anchor", Integer, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, nullable=False),
+    Column("end", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("p", Integer, primary_key=True, autoincrement=False),
+    Column("gen", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("cid", BigInteger, nullable=False),
+    Column("lock_id", String(256), nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),  # open, confirmed, released, expired
+    Column("final", BigInteger),
+    Column("settled_at", BigInteger),
+    Column("receipt", LargeBinary, nullable=False),
+    Index("holds_by_lock", "lock_id"),
+    Index("holds_open", "cid", sqlite_where=text("status = 'open'"), postgresql_where=text("status = 'open'")),
+    Index("holds_due", "expires_at", sqlite_where=text("status = 'open'"), postgresql_where=text("status = 'open'")),
+)
+
+refunds = Table(
+    "refunds",  # how much of an event was given back
+    metadata,
+    Column("cid", BigInteger, primary_key=True, autoincrement=False),
+    Column("gen", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("returned", LargeBinary, nullable=False),
 )
 
 outbox = Table(
@@ -205,7 +286,11 @@ events = Table(
     Column("recorded_at", BigInteger, nullable=False),
     Column("properties", JSON),
     Column("idempotency_key", Text),
+    Column("parts", LargeBinary),  # what each bucket paid, in order
+    Column("refund_of", String(64)),  # the event given back
     Index("events_by_customer", "cid", "recorded_at"),
+    Index("events_by_key", "cid", "idempotency_key", sqlite_where=text("idempotency_key IS NOT NULL"),
+          postgresql_where=text("idempotency_key IS NOT NULL")),
 )
 
 ledger = Table(
@@ -219,7 +304,7 @@ ledger = Table(
     Column("no", BigInteger, nullable=False),
     Column("feature_id", String(256)),
     Column("entity_id", String(256), nullable=False),
-    Column("kind", String(16), nullable=False),  # use, reset, grant, remove, entity
+    Column("kind", String(16), nullable=False),  # see events.LedgerLine
     Column("delta", BigInteger, nullable=False),
     Column("over_units", BigInteger, nullable=False, server_default="0"),
     Column("units", Text),  # over_units as a decimal

@@ -63,7 +63,7 @@ def test_an_unknown_customer_is_created(api: Api) -> None:
         ({"product_id": "nope"}, 404, "product_not_found"), ({"product_id": 5}, 400, "invalid_inputs"),
         ({"entity_id": "nope"}, 404, "entity_not_found"), ({"customer_id": None}, 400, "invalid_inputs"),
         ({"customer_id": "nobody", "entity_id": "e1"}, 404, "entity_not_found"),
-        ({"customer_id": "nobody", "product_id": "nope"}, 404, "product_not_found"), ({"lock": {"enabled": True}}, 400, "not_supported"),
+        ({"customer_id": "nobody", "product_id": "nope"}, 404, "product_not_found"), ({"lock": {"enabled": True}}, 400, "invalid_inputs"),
         ({"with_preview": True}, 400, "not_supported"), ({"customer_data": 5}, 400, "invalid_inputs"),
         ({"customer_id": "nobody", "entity_id": "e1", "entity_data": {"feature_id": "nope"}}, 404, "feature_not_found"),
     ],

@@ -289,9 +289,7 @@ def test_a_body_that_is_not_messagepack_is_a_400(api: Api, c: str, path: str, co
 @pytest.mark.parametrize(
     ("path", "fields", "name"),
     [
-        (TRACK, {"refund_of": "evt_0_1_0"}, "refund_of"), (TRACK, {"lock": {"enabled": True}}, "lock"),
-        (CHECK, {"lock": {"enabled": True, "lock_id": "l"}}, "lock"), (CHECK, {"with_preview": True}, "with_preview"),
-        (CHECK, {"customer_data": {"billing_controls": {"spend_limits": [{"enabled": True}]}}}, "billing_controls"),
+        (CHECK, {"with_preview": True}, "with_preview"),
         (TRACK, {"customer_data": {"auto_enable_plan_id": "base"}}, "auto_enable_plan_id"),
     ],
     ids=str,

@@ -103,6 +103,27 @@ class Shown:
         return self.r, prepaid + self.overage, self.u
 
 
+def spend_limit(limit: Any, feature: str = "msg", **fields: Any) -> dict[str, Any]:
+    """An entry of `spend_limits`."""
+    return {"feature_id": feature, "overage_limit": limit, **fields}
+
+
+def usage_limit(limit: Any, feature: str = "msg", interval: str = "day", **fields: Any) -> dict[str, Any]:
+    """An entry of `usage_limits`: a day of the billing cycle unless said otherwise."""
+    return {"feature_id": feature, "limit": limit, "interval": interval, **fields}
+
+
+def overage(enabled: bool, feature: str = "msg") -> dict[str, Any]:
+    """An entry of `overage_allowed`."""
+    return {"feature_id": feature, "enabled": enabled}
+
+
+def decision(answer: dict[str, Any]) -> tuple[bool, str | None, str | None, Number]:
+    """What a check decided, at any version: allowed, reason, feature_id and required_balance."""
+    of = answer["feature_id"] if "feature_id" in answer else (answer["balance"] or answer.get("flag") or {}).get("feature_id")
+    return answer["allowed"], answer.get("reason"), of, answer["required_balance"]
+
+
 @dataclass
 class World:
     """One app with a catalog that grows as cases name things."""
@@ -110,6 +131,17 @@ class World:
     api: Api
     known: set[str] = field(default_factory=set)
     plans: int = 0
+    version: str = ""
+    """The API version that customers call at; without one, as most callers do, 1.2."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-api-version": self.version} if self.version else {}
+
+    @property
+    def newer(self) -> bool:
+        """Whether that is of the second generation."""
+        return self.version >= "2"
 
     def feature(self, feature_id: str, kind: str = "single_use", **fields: Any) -> None:
         if feature_id not in self.known:
@@ -128,8 +160,9 @@ class World:
                 {"metered_feature_id": member, "credit_cost": cost} for member, cost in schema.items()
             ])
 
-    def plan(self, *buckets: Bucket, **fields: Any) -> tuple[str, dict[str, Any]]:
-        """A plan of these buckets in a group of its own, and the units to buy of it."""
+    def plan(self, *buckets: Bucket, controls: Any = None, **fields: Any) -> tuple[str, dict[str, Any]]:
+        """A plan of these buckets in a group of its own, with billing controls if any are given, and the
+        units to buy of it."""
         for bucket in buckets:
             name = bucket.item["feature_id"]
             self.feature(name, {"flag": "boolean", "seats": "continuous_use"}.get(name, "single_use"))
@@ -138,6 +171,9 @@ class World:
         self.plans += 1
         plan_id = f"plan{self.plans}"
         self.api.plan(plan_id, *(bucket.item for bucket in buckets), **{"group": plan_id, **fields})
+        if controls is not None:
+            body = {"plan_id": plan_id, "billing_controls": controls}
+            self.api.post("/v1/plans.update", body, headers={"x-api-version": "2.3"})
         return plan_id, {bucket.item["feature_id"]: bucket.bought for bucket in buckets if bucket.bought is not None}
 
     def add_on(self, *buckets: Bucket) -> tuple[str, dict[str, Any]]:
@@ -173,19 +209,43 @@ class Customer:
         for entity_id in entity_ids:
             self.api.entity(self.id, entity_id)
 
-    def track(self, value: Any = None, feature: str = "msg", **fields: Any) -> Any:
-        return self.api.track(self.id, feature, value, **fields)
+    def post(self, path: str, body: dict[str, Any], status: int = 200) -> Any:
+        """A call about this customer, at the world's version."""
+        return self.api.post(path, {"customer_id": self.id, **body}, status, headers=self.world.headers)
 
-    def reject(self, value: Any, feature: str = "msg", **fields: Any) -> None:
-        """A track in reject mode that must be refused for want of balance, changing nothing."""
+    def controls(self, entity: str = "", **lists: list[dict[str, Any]]) -> None:
+        """Sets billing controls of the customer, or of one of its entities: each list given replaces
+        the one there was."""
+        if entity:
+            self.post("/v1/entities.update", {"entity_id": entity, "billing_controls": lists})
+        elif self.world.newer:
+            self.post("/v1/customers.update", {"billing_controls": lists})
+        else:
+            self.api.post(f"/v1/customers/{self.id}", {"billing_controls": lists})
+
+    def counter(self, feature: str = "msg", entity: str = "") -> Number:
+        """The usage of the feature's one usage limit in its present window, as 2.x shows it."""
+        path = f"/v1/customers/{self.id}" + (f"/entities/{entity}" if entity else "")
+        limits = self.api.get(path, headers={"x-api-version": "2.3"})["billing_controls"]["usage_limits"]
+        (used,) = [limit["usage"] for limit in limits if limit["feature_id"] == feature]
+        return used
+
+    def track(self, value: Any = None, feature: str = "msg", status: int = 200, **fields: Any) -> Any:
+        given = {} if value is None else {"value": value}
+        return self.post("/v1/track", {"feature_id": feature, **given, **fields}, status)
+
+    def reject(self, value: Any, feature: str = "msg", code: str = "insufficient_balance", **fields: Any) -> None:
+        """A track in reject mode that must be refused, for want of balance unless said otherwise,
+        changing nothing."""
         body = {"customer_id": self.id, "feature_id": feature, "value": value, "overage_behavior": "reject", **fields}
-        self.api.refused("/v1/track", body, 400, "insufficient_balance")
+        self.api.refused("/v1/track", body, 400, code, headers=self.world.headers)
 
     def event(self, name: str, value: Any, **fields: Any) -> Any:
-        return self.api.post("/v1/track", {"customer_id": self.id, "event_name": name, "value": value, **fields})
+        return self.post("/v1/track", {"event_name": name, "value": value, **fields})
 
-    def check(self, required: Any = None, feature: str = "msg", **fields: Any) -> Any:
-        return self.api.check(self.id, feature, required, **fields)
+    def check(self, required: Any = None, feature: str = "msg", status: int = 200, **fields: Any) -> Any:
+        given = {} if required is None else {"required_balance": required}
+        return self.post("/v1/check", {"feature_id": feature, **given, **fields}, status)
 
     def allowed(self, required: Any = None, feature: str = "msg", **fields: Any) -> bool:
         """check's decision; with send_event it is carried out too. A check without it must agree."""
@@ -193,14 +253,26 @@ class Customer:
         assert ("reason" in answer) is not answer["allowed"], answer
         return bool(answer["allowed"])
 
+    def denied(self, required: Any = None, feature: str = "msg", **fields: Any) -> str:
+        """Why a check says no, and the same call with send_event, which must change nothing."""
+        seen = self.check(required, feature, **fields)
+        with self.api.nothing_changes():
+            sent = self.check(required, feature, send_event=True, **fields)
+        assert seen == sent and not seen["allowed"], (seen, sent)
+        return str(seen["reason"])
+
     def shown(self, feature: str = "msg", entity: str = "") -> Shown:
-        """The feature as the customer (or one of its entities) shows it; a check shows the same."""
+        """The feature as the customer (or one of its entities) shows it; a check shows the same, and
+        so does the world's version."""
         path = f"/v1/customers/{self.id}" + (f"/entities/{entity}" if entity else "")
         fields = self.api.get(path)["features"][feature]
-        seen = self.check(0, feature, **({"entity_id": entity} if entity else {}))
+        seen = self.api.check(self.id, feature, 0, **({"entity_id": entity} if entity else {}))
         if seen["feature_id"] == feature:
             for name in ("balance", "usage", "included_usage", "interval", "next_reset_at", "breakdown"):
                 assert seen.get(name) == fields.get(name), f"{name}: check says {seen}, the customer {fields}"
+        if self.world.newer and not fields["unlimited"]:
+            newer = self.api.get(path, headers=self.world.headers)["balances"][feature]
+            assert newer["usage"] == fields["usage"], f"2.x says {newer}, 1.2 {fields}"
         assert fields["included_usage"] - fields["usage"] == fields["balance"]
         return Shown(fields)
 

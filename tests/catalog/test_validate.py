@@ -115,9 +115,7 @@ def test_a_wrong_item_is_refused_with_its_path(fields: dict[str, Any], path: str
     ("fields", "path"),
     [
         ({"tiers": [{"to": "inf", "amount": 1}]}, "tiers"),
-        ({"rollover": {"max": 5}}, "rollover"),
         ({"usage_limit": 5}, "usage_limit"),
-        ({"config": {"rollover": {"max": 5}}}, "config.rollover"),
     ],
 )
 def test_a_field_without_effect_yet_is_not_supported(fields: dict[str, Any], path: str) -> None:

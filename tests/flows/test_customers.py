@@ -80,7 +80,7 @@ def test_wrong_bodies(api: Api, body: object) -> None:
 
 
 @pytest.mark.parametrize("fields", [
-    {"billing_controls": {"spend_limits": [{"overage_limit": 5}]}}, {"create_in_stripe": True}, {"currency": "eur"},
+    {"create_in_stripe": True}, {"currency": "eur"},
     {"auto_enable_plan_id": "pro"}, {"send_email_receipts": True},
 ])
 def test_known_fields_without_effect_are_refused(api: Api, fields: dict) -> None:

@@ -112,6 +112,23 @@ def test_units_bought_once_outlive_the_plan_they_came_with(shop: Shop) -> None:
     assert shop.numbers[0] == 650
 
 
+def test_what_is_left_and_a_downgrade_through_newer_calls(shop: Shop) -> None:
+    """Case 209, and back down at once."""
+    pro = shop.plan("pro", 20, included_usage=500, interval="month")
+    basic = shop.plan("basic", 5, included_usage=100, interval="month")
+
+    def attach(plan_id: str, **fields: Any) -> Any:
+        body = {"customer_id": shop.customer, "plan_id": plan_id, **fields}
+        return shop.api.post("/v1/billing.attach", body, headers={"x-api-version": "2.4.0"})
+
+    assert attach(basic)["payment_url"] is None, "a card is on file"
+    shop.use(30)
+    attach(pro, carry_over_balances={"enabled": True})
+    assert shop.numbers == (570, 0)
+    attach(basic, plan_schedule="immediate", carry_over_usages={"enabled": True})
+    assert shop.numbers == (170, 0)
+
+
 def test_a_switch_drops_what_the_new_plan_does_not_have(shop: Shop) -> None:
     shop.attach(shop.plan("basic", included_usage=10, interval="month"))
     shop.attach(shop.plan("empty", 5))

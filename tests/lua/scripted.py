@@ -63,6 +63,26 @@ class Scripted:
     def state_keys(self, name: str = "c") -> tuple[bytes, bytes, bytes, bytes]:
         return META, keys.customer(0, name), LOG, keys.entities(0, name)
 
+    def moving_keys(self, name: str = "c") -> tuple[bytes, ...]:
+        """What load.lua and evict.lua take."""
+        return META, keys.customer(0, name), keys.entities(0, name), keys.locks(0, name), keys.holds(0)
+
+    def view(self, quiet: int = 0, name: str = "c", **kw: Any) -> list[Any]:
+        """view.lua's answer."""
+        return self.run(scripts.VIEW, self.state_keys(name), 0, quiet, **kw)
+
+    def explain(self, feature_id: str = "a", amount: int = 1, entity: str = "", name: str = "c", **kw: Any) -> list[Any]:
+        """explain.lua's answer."""
+        own = [f"e:{entity}", f"x:{feature_id}\0{entity}"] if entity else [f"a:{feature_id}"]
+        return self.run(
+            scripts.EXPLAIN, (*self.state_keys(name), keys.locks(0, name)), 0, entity, 1, "h", f"b:{feature_id}", *own, 1,
+            feature_id, 1, amount, 0, **kw,
+        )
+
+    def evict(self, seq: int, cid: int = 0, name: str = "c", **kw: Any) -> list[Any]:
+        """evict.lua's answer, SQL's cursor being at that entry of this generation."""
+        return self.run(scripts.EVICT, self.moving_keys(name), GENERATION, seq, cid, name, **kw)
+
     def load(self, buckets: dict[str, list[Row]], name: str = "c", cid: int = CID, entities: Iterable[str] = (), **kw: Any) -> list[Any]:
         """Puts a customer there by load.lua, entities of `seats` among it."""
         entities = list(entities)
@@ -75,9 +95,14 @@ class Scripted:
         if entities:
             flat += ["n:seats", len(entities)]
         members = msgpack.packb([f"seats\0{entity_id}" for entity_id in entities])
-        meta, customer, _, zset = self.state_keys(name)
+        locks: list[Any] = []
+        for lock_id, expires_at in kw.pop("locks", ()):
+            locks += [lock_id, expires_at]
         cursor = kw.pop("cursor", (GENERATION, -1))
-        return self.run(scripts.LOAD, (meta, customer, zset), kw.pop("sql_generation", GENERATION), *cursor, cid, members, head, *flat, **kw)
+        return self.run(
+            scripts.LOAD, self.moving_keys(name), kw.pop("sql_generation", GENERATION), *cursor, cid, name, members,
+            msgpack.packb(locks), head, *flat, **kw,
+        )
 
     def spend(
         self, verb: str, amounts: dict[str, int], mode: str = "", entity: str = "", key: str = "", fingerprint: bytes = b"f" * 16,
@@ -91,14 +116,87 @@ class Scripted:
         word = (mode or "cap") if verb == "track" else str(int(mode == "send"))
         record = (keys.record(0, keys.digest(name, key)),) if key else ()
         return self.run(
-            script, self.state_keys(name) + record, word, entity, b"", fingerprint if key else b"", TTL_MS, looked_up, bytes_max,
+            script, self.state_keys(name) + record, 0, word, entity, b"", fingerprint if key else b"", TTL_MS, looked_up, bytes_max,
             len(amounts), *fields, len(amounts), *spec, **kw,
         )
+
+    def _named(
+        self, script: scripts.Script, first: Any, feature_id: str, amount: int, entity: str, key: str, fingerprint: bytes,
+        more: tuple[Any, ...], more_keys: tuple[bytes, ...], looked_up: str, bytes_max: int, name: str, **kw: Any,
+    ) -> list[Any]:
+        own = [f"e:{entity}", f"x:{feature_id}\0{entity}"] if entity else [f"a:{feature_id}"]
+        record = (keys.record(0, keys.digest(name, key)),) if key else ()
+        return self.run(
+            script, self.state_keys(name) + more_keys + record, 0, first, entity, b"", fingerprint if key else b"", TTL_MS,
+            looked_up, bytes_max, 1, *more, "h", f"b:{feature_id}", *own, 1, feature_id, 1, amount, 0, **kw,
+        )
+
+    def hold(
+        self, amount: int, feature_id: str = "a", lock: str = "l", life_ms: int = DAY_MS, holds_max: int = 100, entity: str = "",
+        key: str = "", fingerprint: bytes = b"f" * 16, looked_up: str = "", bytes_max: int = 1 << 20, name: str = "c", **kw: Any,
+    ) -> list[Any]:
+        """hold.lua's answer."""
+        more_keys = (keys.locks(0, name), keys.holds(0))
+        return self._named(
+            scripts.HOLD, lock, feature_id, amount, entity, key, fingerprint, (0, name, holds_max, life_ms, NOW_MS), more_keys, looked_up,
+            bytes_max, name, **kw,
+        )
+
+    def settle(
+        self, action: str = "confirm", final: Any = "", feature_id: str = "a", lock: str = "l", entity: str = "", key: str = "",
+        fingerprint: bytes = b"f" * 16, looked_up: str = "", bytes_max: int = 1 << 20, name: str = "c", **kw: Any,
+    ) -> list[Any]:
+        """settle.lua's answer."""
+        more_keys = (keys.locks(0, name), keys.holds(0), keys.settled(0, lock))
+        return self._named(
+            scripts.SETTLE, lock, feature_id, 0, entity, key, fingerprint, (action, final, name, DAY_MS), more_keys, looked_up,
+            bytes_max, name, **kw,
+        )
+
+    def refund(
+        self, entry: bytes, parts: list[Any], applied: int, amount: int = 0, mode: str = "cap", feature_id: str = "a",
+        entity: str = "", lock: str = "", returned: bytes = b"", returned_from: str = "", key: str = "",
+        fingerprint: bytes = b"f" * 16, looked_up: str = "", bytes_max: int = 1 << 20, name: str = "c", **kw: Any,
+    ) -> list[Any]:
+        """refund.lua's answer for an event of one feature, by its log entry and what each bucket paid."""
+        gen, seq = entry.split(b"-")
+        event = msgpack.packb([[applied, parts]])
+        return self._named(
+            scripts.REFUND, mode, feature_id, amount, entity, key, fingerprint,
+            (gen, seq, NOW_MS, event, returned, returned_from, lock), (), looked_up, bytes_max, name, **kw,
+        )
+
+    def explain(self, feature_id: str = "a", amount: int = 1, entity: str = "", name: str = "c", **kw: Any) -> list[Any]:
+        """explain.lua's answer."""
+        own = [f"e:{entity}", f"x:{feature_id}\0{entity}"] if entity else [f"a:{feature_id}"]
+        script_keys = (*self.state_keys(name), keys.locks(0, name))
+        return self.run(
+            scripts.EXPLAIN, script_keys, 0, entity, 1, "h", f"b:{feature_id}", *own, 1, feature_id, 1, amount, 0, **kw
+        )
+
+    def claim(self, claim: bytes = b"x", expected: bytes = b"", looked_up: str = "", lock: str = "l", **kw: Any) -> list[Any]:
+        """claim.lua's answer."""
+        return self.run(scripts.CLAIM, (META, keys.lock(0, lock)), claim, expected, DAY_MS, looked_up, **kw)
+
+    def keep(
+        self, action: str = "take", key: str = "k", fingerprint: bytes = b"f" * 16, looked_up: str = "", bytes_max: int = 1 << 20,
+        receipt: bytes = b"", **kw: Any,
+    ) -> list[Any]:
+        """keep.lua's answer, of a key of customer `c`."""
+        record = keys.record(0, keys.digest("c", key))
+        return self.run(
+            scripts.KEEP, (META, record), action, CID, fingerprint, TTL_MS, looked_up, bytes_max, receipt, **kw
+        )
+
+    def archive(self, feature_id: str, *numbers: int, cid: int = CID, name: str = "c") -> None:
+        """Takes used-up buckets out of the hot state."""
+        assert self.project((2, [["archive", feature_id, "", list(numbers)]]), cid=cid, name=name)[0] == b"OK"
 
     def project(self, *steps: tuple[int, list[Any]], cid: int = CID, name: str = "c", **kw: Any) -> list[Any]:
         """project.lua over steps, each (version, operations)."""
         packed = [msgpack.packb({"v": version, "at": 0, "ops": ops}) for version, ops in steps]
-        return self.run(scripts.PROJECT, self.state_keys(name), cid, *packed, **kw)
+        script_keys = (*self.state_keys(name), keys.locks(0, name), keys.holds(0))
+        return self.run(scripts.PROJECT, script_keys, 0, cid, name, *packed, **kw)
 
     def balances(self, feature_id: str, name: str = "c") -> list[int]:
         return [row.balance for row in layout.unpack(self.client.hget(self.state_keys(name)[1], f"b:{feature_id}")).rows]

@@ -20,8 +20,10 @@ COLUMNS = {
     "BALANCE": "balance", "GRANTED": "granted", "FLAGS": "flags", "PURCHASABLE": "purchasable", "NEXT_RESET": "next_reset_at",
     "EXPIRES": "expires_at", "ANCHOR": "anchor", "INTERVAL": "interval", "INTERVAL_COUNT": "interval_count", "ENTITY": "entity_id",
     "PREPAID": "prepaid", "CREATED": "created_at", "SLOTS": "slots", "OVER": "over", "ENTITY_FEATURE": "entity_feature",
+    "PLAN": "plan_id", "ITEM": "item", "PARENT": "parent", "ROLL_LENGTH": "roll_length", "ROLL_MAX": "roll_max", "ROLL_PERCENT": "roll_percent",
+    "RESET_AT": "reset_at", "RESET_OVER": "reset_over", "HELD": "held",
 }
-FLAGS = ("UNLIMITED", "USAGE_ALLOWED", "CONTINUOUS", "ADD_ON", "PER_ENTITY", "BOOLEAN", "PAID")
+FLAGS = ("UNLIMITED", "USAGE_ALLOWED", "CONTINUOUS", "ADD_ON", "PER_ENTITY", "BOOLEAN", "PAID", "ROLLOVER", "DEAD", "CAPS")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def test_columns_are_at_the_same_place(constants: dict[str, Any]) -> None:
         assert constants[constant] == Row._fields.index(column), constant
     assert constants["ROW_WIDTH"] == layout.ROW_WIDTH == len(Row._fields)
     assert constants["SLOT_WIDTH"] == layout.SLOT_WIDTH == len(Slot._fields)
+    assert (constants["SLOT_GRANTED"], constants["SLOT_HELD"]) == (Slot._fields.index("granted"), Slot._fields.index("held"))
     assert constants["PERIOD"] == Slot._fields.index("period") and Slot._fields.index("balance") == constants["BALANCE"]
     assert Row._fields[0] == Slot._fields[0] == "no"
 
@@ -57,7 +60,7 @@ def test_flags_and_bounds_are_the_same(constants: dict[str, Any]) -> None:
 def test_every_constant_is_known_here(constants: dict[str, Any]) -> None:
     known = {
         *COLUMNS, *FLAGS, "FORMAT", "MAX", "USED_HIGH_UNIT", "ROW_WIDTH", "SLOT_WIDTH", "PERIOD", "COUNTS", "HOT", "SLOT", "HEADER",
-        "HOT_WIDTH", "COUNTS_SIZE", "HOT_SIZE", "BALANCE_AT", "BALANCE_SIZE", "PACKED_MAX",
+        "SLOT_GRANTED", "SLOT_HELD", "HOT_WIDTH", "COUNTS_SIZE", "HOT_SIZE", "BALANCE_AT", "BALANCE_SIZE", "PACKED_MAX",
     }
     assert set(constants) == known, "a new constant needs its comparison"
 

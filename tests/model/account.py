@@ -1,4 +1,4 @@
-"""The balance model's nouns: features, buckets, a customer's account, and what it shows.
+"""The balance model's nouns: a customer's account, what resets do to it, and what it shows.
 
 This package is a plain Python twin of the balance rules (docs/balances.md), written to be read
 beside them and obviously right; the property tests hold the real scripts against it. It knows
@@ -8,126 +8,28 @@ nothing of Redis, HTTP or SQL. Quantities are scaled ints, conversions are Fract
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from typing import Any
 
-from sidecar.domain.intervals import LIFETIME, length_ms, next_reset
+from sidecar.domain.intervals import next_reset
 
-CUSTOMER = ""
-"""The scope of a call without entity, and the owner of a customer-level bucket."""
+from .buckets import (
+    CUSTOMER, NEVER, Bucket, Part, Rollover, RolloverRule, all_parts, overage, roll_over, rollover_key, rollover_parts,
+    spending_key,
+)
+from .features import Catalog, Feature
 
-NEVER = 1 << 62
+__all__ = [
+    "CUSTOMER", "NEVER", "Account", "Bucket", "Catalog", "Feature", "Owed", "Part", "Rollover", "RolloverRule", "Sums",
+    "overage", "spending_key",
+]
 
-
-@dataclass(frozen=True)
-class Feature:
-    """A feature; `credit_schema` has scaled credits per scaled unit for each member."""
-
-    id: str
-    type: str = "single_use"
-    precision: int = 6
-    credit_schema: tuple[tuple[str, Fraction], ...] = ()
-    event_names: tuple[str, ...] = ()
-
-    @property
-    def continuous(self) -> bool:
-        return self.type == "continuous_use"
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """Features in order of creation, which decides among credit systems and event features."""
-
-    features: tuple[Feature, ...]
-
-    def __getitem__(self, feature_id: str) -> Feature:
-        return next(f for f in self.features if f.id == feature_id)
-
-    def systems_of(self, member: str) -> list[tuple[Feature, Fraction]]:
-        return [(f, cost) for f in self.features for m, cost in f.credit_schema if m == member]
-
-    def features_of_event(self, event_name: str) -> list[str]:
-        return [f.id for f in self.features if event_name in f.event_names]
-
-
-@dataclass
-class Bucket:
-    """What a customer holds of one item; `slots` has the balance of each entity of a grant per
-    entity (then `balance` is unused). An unlimited bucket counts `used` instead of a balance, a
-    grant per entity too: once for all its entities. `paid`: the item has a price."""
-
-    no: int
-    feature_id: str
-    granted: int = 0
-    balance: int = 0
-    used: int = 0
-    unlimited: bool = False
-    usage_allowed: bool = False
-    purchasable: int | None = None
-    paid: bool = False
-    interval: int = LIFETIME
-    interval_count: int = 1
-    anchor: int = 0
-    next_reset_at: int = 0
-    expires_at: int = 0
-    entity_id: str = CUSTOMER
-    entity_feature: str = ""
-    add_on: bool = False
-    created_at: int = 0
-    slots: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def per_entity(self) -> bool:
-        return self.entity_feature != ""
-
-    def expired(self, now: int) -> bool:
-        return 0 < self.expires_at <= now
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a walk takes from: a bucket, or one entity's slot of a bucket."""
-
-    bucket: Bucket
-    entity_id: str
-
-    @property
-    def is_slot(self) -> bool:
-        return self.bucket.per_entity and not self.bucket.unlimited
-
-    @property
-    def balance(self) -> int:
-        return self.bucket.slots[self.entity_id] if self.is_slot else self.bucket.balance
-
-    def change(self, delta: int) -> None:
-        """Adds delta to the balance; for an unlimited bucket, a debit counts as usage."""
-        if self.bucket.unlimited:
-            self.bucket.used -= delta
-        elif self.is_slot:
-            self.bucket.slots[self.entity_id] += delta
-        else:
-            self.bucket.balance += delta
-
-
-def spending_key(part: Part) -> tuple:
-    """Order of buckets, first difference decides. Whether an entity's or the customer's buckets
-    come first depends on the call, so it is not in here."""
-    b = part.bucket
-    return (
-        not b.unlimited,
-        b.interval == LIFETIME,
-        length_ms(b.interval, b.interval_count),
-        b.expires_at or NEVER,
-        part.entity_id,
-        b.add_on,
-        b.usage_allowed,
-        b.created_at,
-        b.no,
-    )
+FIRST_ROLLOVER = 1 << 31
+"""Rollovers are numbered from here, buckets from 1."""
 
 
 @dataclass(frozen=True)
 class Owed:
-    """Overage on a pay-per-use bucket that a period owes."""
+    """Overage on a pay-per-use bucket that a period owes, or (in `credited`) owes no more."""
 
     no: int
     units: int
@@ -152,16 +54,29 @@ class Sums:
 
 @dataclass
 class Account:
-    """A customer: buckets, entities by id with their feature, and what its periods owed."""
+    """A customer: buckets, entities by id with their feature, and what its periods owed. Caps by
+    (feature, entity or ''), window counters alike, events by number, open holds by lock id and how
+    settled ones ended. `carry_debts`: a reset does not forgive debts on free buckets."""
 
     buckets: list[Bucket] = field(default_factory=list)
     entities: dict[str, str] = field(default_factory=dict)
     owed: list[Owed] = field(default_factory=list)
+    credited: list[Owed] = field(default_factory=list)
+    carry_debts: bool = False
+    next_rollover: int = FIRST_ROLLOVER
+    caps: dict[tuple[str, str], Any] = field(default_factory=dict)
+    windows: dict[tuple[str, str, int, int], Any] = field(default_factory=dict)
+    events: dict[int, Any] = field(default_factory=dict)
+    open_holds: dict[str, Any] = field(default_factory=dict)
+    settled: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def copy(self) -> Account:
         """An independent copy, for decisions that may come to nothing."""
-        buckets = [replace(b, slots=dict(b.slots)) for b in self.buckets]
-        return Account(buckets, dict(self.entities), list(self.owed))
+        return replace(
+            self, buckets=[b.copy() for b in self.buckets], entities=dict(self.entities), owed=list(self.owed),
+            credited=list(self.credited), caps=dict(self.caps), windows=dict(self.windows), events=dict(self.events),
+            open_holds=dict(self.open_holds), settled=dict(self.settled),
+        )
 
     def add(self, bucket: Bucket) -> Bucket:
         """Grants a bucket; a grant per entity opens a slot for each of its feature's entities."""
@@ -174,50 +89,77 @@ class Account:
         """The bucket of that number."""
         return next(b for b in self.buckets if b.no == no)
 
+    def part(self, name: tuple[int, str], now: int) -> Part | None:
+        """The bucket, slot or rollover of this name; None if it is gone or has expired."""
+        for bucket in self.buckets:
+            if not bucket.expired(now):
+                for part in all_parts(bucket) + rollover_parts(bucket, now):
+                    if part.name == name:
+                        return part
+        return None
+
+    def usable(self, feature_ids: set[str], now: int) -> list[Bucket]:
+        """The buckets of these features that have not expired, whoever has them."""
+        return [b for b in self.buckets if b.feature_id in feature_ids and not b.expired(now)]
+
     def parts(self, feature_ids: set[str], entity_id: str, now: int) -> list[Part]:
         """The buckets of these features that take part in a call of this scope, in order."""
-        usable = [b for b in self.buckets if b.feature_id in feature_ids and not b.expired(now)]
-        direct = sorted((Part(b, CUSTOMER) for b in usable if _is_customers(b)), key=spending_key)
+        first, then = self._levels(feature_ids, entity_id, now, lambda b: all_parts(b))
+        return sorted(first, key=spending_key) + sorted(then, key=spending_key)
+
+    def rollovers(self, feature_ids: set[str], entity_id: str, now: int) -> list[Part]:
+        """The rollovers that take part, in order: the soonest to expire first on both levels alike,
+        and only of those that expire together the level that goes first with buckets."""
+        first, then = self._levels(feature_ids, entity_id, now, lambda b: rollover_parts(b, now))
+        in_order = sorted(first, key=rollover_key) + sorted(then, key=rollover_key)
+        return sorted(in_order, key=lambda part: part.rollover.expires_at or NEVER)
+
+    def _levels(self, feature_ids, entity_id, now, parts_of) -> tuple[list[Part], list[Part]]:
+        """The parts of the level that goes first in a call of this scope, and of the other."""
+        usable = self.usable(feature_ids, now)
+        direct = [part for b in usable if _is_customers(b) for part in parts_of(b)]
         if entity_id == CUSTOMER:
-            slots = [part for b in usable if b.per_entity for part in _all_parts(b)]
-            return direct + sorted(slots, key=spending_key)
-        own = [Part(b, entity_id) for b in usable if entity_id in (b.entity_id, *b.slots)]
-        return sorted(own, key=spending_key) + direct
+            return direct, [part for b in usable if b.per_entity for part in parts_of(b)]
+        own = [b for b in usable if entity_id in (b.entity_id, *b.slots)]
+        return [replace(p, entity_id=entity_id) for b in own for p in parts_of(b) if _is_of(p, entity_id)], direct
 
     def holds(self, feature_ids: set[str], entity_id: str, now: int) -> bool:
         """Whether the scope has any usable bucket of these features; to a customer a grant per
         entity counts before there is an entity."""
-        usable = [b for b in self.buckets if b.feature_id in feature_ids and not b.expired(now)]
-        return any(_is_customers(b) or _in_scope(b, entity_id) for b in usable)
+        return any(_is_customers(b) or _in_scope(b, entity_id) for b in self.usable(feature_ids, now))
 
     def reset_due(self, now: int) -> None:
-        """Resets every bucket whose period is over, to the state that resets on time would have
-        left: overage on pay-per-use is owed, then the balance is the starting balance."""
-        for bucket in self.buckets:
-            if 0 < bucket.next_reset_at <= now:
-                self._reset(bucket, now)
+        """Resets every bucket whose period is over, one period after the other in order of time,
+        just as if someone had looked at each reset date."""
+        while due := [b for b in self.buckets if 0 < b.next_reset_at <= now]:
+            bucket = min(due, key=lambda b: (b.next_reset_at, spending_key(Part(b, CUSTOMER))))
+            self._reset(bucket, bucket.next_reset_at)
 
-    def _reset(self, bucket: Bucket, now: int) -> None:
+    def _reset(self, bucket: Bucket, at: int) -> None:
+        """A reset on time: overage on pay-per-use is owed, what is unspent rolls over, then the
+        balance is the grant again (less a debt that is carried)."""
         if overage(bucket) and bucket.usage_allowed:
-            self.owed.append(Owed(bucket.no, overage(bucket), bucket.next_reset_at))
-        bucket.balance, bucket.used = bucket.granted, 0
-        bucket.slots = dict.fromkeys(bucket.slots, bucket.granted)
-        bucket.next_reset_at = next_reset(bucket.anchor, bucket.interval, bucket.interval_count, now)
+            self.owed.append(Owed(bucket.no, overage(bucket), at))
+        number = self.next_rollover
+        for part in all_parts(bucket):
+            bucket.before[at, part.entity_id] = part.balance
+            if bucket.unlimited:
+                continue
+            if bucket.rolls:
+                roll_over(bucket, part.entity_id, at, part.balance, number, at)
+            debt = min(0, part.balance) if self.carry_debts and not bucket.usage_allowed else 0
+            part.change(bucket.granted + debt - part.balance)
+        if any(row.no == number for row in bucket.rollovers):
+            self.next_rollover += 1
+        bucket.used = 0
+        bucket.next_reset_at = next_reset(bucket.anchor, bucket.interval, bucket.interval_count, at)
 
     def sums(self, feature_id: str, entity_id: str, now: int) -> Sums:
         """The feature as seen by a scope: a customer sees every entity's buckets, an entity its
-        own and the customer-level ones."""
-        held = [b for b in self.buckets if b.feature_id == feature_id and not b.expired(now)]
+        own and the customer-level ones; rollovers count with them."""
         if entity_id == CUSTOMER:
-            parts = [p for b in held for p in _all_parts(b)]
-        else:
-            parts = self.parts({feature_id}, entity_id, now)
-        return _sums(parts)
-
-
-def overage(bucket: Bucket) -> int:
-    """Units below zero, over all slots."""
-    return sum(max(0, -part.balance) for part in _all_parts(bucket))
+            return _sums([p for b in self.usable({feature_id}, now) for p in all_parts(b) + rollover_parts(b, now)])
+        return _sums(self.parts({feature_id}, entity_id, now) + self.rollovers({feature_id}, entity_id, now))
 
 
 def _is_customers(bucket: Bucket) -> bool:
@@ -230,19 +172,16 @@ def _in_scope(bucket: Bucket, entity_id: str) -> bool:
     return entity_id == bucket.entity_id or entity_id in bucket.slots
 
 
-def _all_parts(bucket: Bucket) -> list[Part]:
-    if not bucket.per_entity:
-        return [Part(bucket, bucket.entity_id)]
-    if bucket.unlimited:
-        return [Part(bucket, CUSTOMER)] if bucket.slots else []
-    return [Part(bucket, e) for e in bucket.slots]
+def _is_of(part: Part, entity_id: str) -> bool:
+    """Whether a part of an entity's buckets is the entity's own."""
+    return part.entity_id == entity_id or part.unlimited
 
 
 def _sums(parts: list[Part]) -> Sums:
-    unlimited = [p for p in parts if p.bucket.unlimited]
+    unlimited = [p for p in parts if p.unlimited]
     if unlimited:
         return Sums(True, 0, 0, 0, sum(p.bucket.used for p in unlimited))
-    granted = sum(p.bucket.granted for p in parts)
+    granted = sum(p.granted for p in parts)
     remaining = sum(max(0, p.balance) for p in parts)
     over = sum(max(0, -p.balance) for p in parts)
     return Sums(False, granted, remaining, over, granted - remaining + over)

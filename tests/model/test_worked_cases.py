@@ -5,94 +5,16 @@ Guarantee: each test is one worked case (or a few of one kind), with real quanti
 
 from __future__ import annotations
 
-from decimal import Decimal
 from fractions import Fraction
 
 import pytest
 
 from sidecar.domain.intervals import add_interval, code_of
-from sidecar.domain.quantities import scale, unscale
 
-from .account import Bucket, Catalog, Feature, Owed
-from .calls import CONFLICT, DONE, INSUFFICIENT, NOT_HELD, REFUSED, Model
-from .walk import CAP, OVERFLOW, REJECT
-
-DAY_MS = 86_400_000
-START = 1_767_225_600_000  # 2026-01-01
-
-
-def s(value) -> int:
-    return scale(str(value), 6)
-
-
-class World:
-    """A model with short builders; amounts in and out are plain decimals."""
-
-    def __init__(self, *features: Feature):
-        self.model = Model(Catalog(features or (Feature("msg"),)), now=START)
-        self.no = 0
-
-    def bucket(self, granted, interval="month", feature="msg", **more) -> int:
-        self.no += 1
-        code = code_of(interval)
-        amount = 0 if more.get("unlimited") else s(granted)
-        if "max" in more:
-            more |= {"usage_allowed": True, "paid": True, "purchasable": more.pop("max")}
-            if more["purchasable"] is not None:
-                more["purchasable"] = s(more["purchasable"])
-        if code and not more.get("next_reset_at"):
-            more |= {"anchor": START, "next_reset_at": add_interval(START, code, 1, 1)}
-        more.setdefault("created_at", START + self.no)
-        self.model.account.add(Bucket(self.no, feature, granted=amount, balance=amount, interval=code, **more))
-        return self.no
-
-    def track(self, value=1, feature="msg", mode=CAP, **more):
-        answer = self.model.track({feature: s(value)}, mode, **more)
-        return answer.status if answer.status != DONE else unscale(answer.features[0].applied, 6)
-
-    def event(self, name, value, mode=CAP):
-        features = self.model.catalog.features_of_event(name)
-        return self.model.track({f: s(value) for f in features}, mode).status
-
-    def check(self, required=1, feature="msg", **more):
-        return self.model.check(feature, s(required), **more)
-
-    def allowed(self, required=1, feature="msg", **more) -> bool:
-        return self.check(required, feature, **more).allowed
-
-    def r(self, feature="msg", entity=""):
-        return unscale(self.model.sums(feature, entity).remaining, 6)
-
-    def u(self, feature="msg", entity=""):
-        return unscale(self.model.sums(feature, entity).usage, 6)
-
-    def bal(self, feature="msg", entity=""):
-        return unscale(self.model.sums(feature, entity).balance, 6)
-
-    def find(self, no: int) -> Bucket:
-        """The bucket as it stands: every call makes a new account."""
-        return self.model.account.find(no)
-
-    def left(self, no: int):
-        return unscale(self.find(no).balance, 6)
-
-    def month_later(self, months=1):
-        self.model.advance(add_interval(START, code_of("month"), 1, months))
-
-
-def D(text):
-    return Decimal(text)
-
-
-def credits_world() -> World:
-    actions = [Feature(f"action{i}", event_names=("action-event",) if i in (1, 3) else ()) for i in (1, 2, 3)]
-    return World(
-        *actions,
-        Feature("credits", "credit_system", credit_schema=(("action1", Fraction("0.2")), ("action2", Fraction("0.6")))),
-        Feature("credits2", "credit_system", credit_schema=(("action3", Fraction("1.4")),)),
-        Feature("credits3", "credit_system", credit_schema=(("action1", Fraction(2)),)),
-    )
-
+from .account import Feature, Owed
+from .calls import CONFLICT, DONE, INSUFFICIENT, NOT_HELD, REFUSED
+from .walk import OVERFLOW, REJECT
+from .world import DAY_MS, START, D, World, credits_world, s
 
 # Basic
 

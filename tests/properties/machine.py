@@ -16,7 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from sidecar.settings import Settings
 from tests.model.account import CUSTOMER
-from tests.model.calls import CONFLICT, DONE, INSUFFICIENT, REFUSED, CheckAnswer, Model, TrackAnswer
+from tests.model.calls import (
+    CONFLICT, DONE, INSUFFICIENT, REFUSED, USAGE_LIMIT_EXCEEDED, CheckAnswer, Model, TrackAnswer,
+)
 
 from . import compare, worlds
 from .subject import Scripts, Subject
@@ -87,8 +89,11 @@ class Comparison(RuleBasedStateMachine):
         self.model.advance(self.model.now + hours * worlds.HOUR_MS)
 
     @rule(entity_id=st.sampled_from(worlds.ENTITY_IDS), feature_id=st.sampled_from(worlds.ENTITY_FEATURES))
-    def entity(self, entity_id: str, feature_id: str) -> None:
+    def open_or_close(self, entity_id: str, feature_id: str) -> None:
         """Opens an entity, or closes it."""
+        self.entity(entity_id, feature_id)
+
+    def entity(self, entity_id: str, feature_id: str) -> None:
         if entity_id not in self.model.account.entities:
             self.open(entity_id, feature_id)
         else:
@@ -109,7 +114,7 @@ class Comparison(RuleBasedStateMachine):
     def revoke(self, index: int) -> None:
         bucket = self.model.account.buckets[index % len(self.model.account.buckets)]
         self.pin()
-        self.model.account.reset_due(self.model.now)
+        self.model.due()
         self.model.account.buckets.remove(bucket)
         self.subject.revoke(bucket)
         self.compare()
@@ -117,7 +122,7 @@ class Comparison(RuleBasedStateMachine):
     @rule()
     def look(self) -> None:
         self.pin()
-        self.model.account.reset_due(self.model.now)
+        self.model.due()
         self.subject.look()
         self.compare()
 
@@ -145,13 +150,13 @@ class Comparison(RuleBasedStateMachine):
         self.compare(shown)
 
     def same_track(self, expected: TrackAnswer, got: list[Any]) -> None:
-        _id, _now, applied, dropped, held, _own, _entities, deltas, slots = got
+        _id, _now, applied, dropped, held, _own, _entities, parts = got
         assert applied == [answer.applied for answer in expected.features]
         assert [bool(flag) for flag in held] == [answer.held for answer in expected.features]
         for answer, left in zip(expected.features, dropped):
             flag = self.model.catalog[answer.feature_id].type == "boolean"
             assert flag or not answer.held or left == abs(answer.left)
-        assert compare.told(deltas, slots) == compare.changes(expected.features)
+        assert compare.told(parts, self.subject.state()) == compare.changes(expected.features, self.model)
 
     def do_check(self, target: str, amount: int, entity_id: str, send: bool, key: str | None) -> None:
         call = ("check", target, amount, entity_id)
@@ -170,12 +175,12 @@ class Comparison(RuleBasedStateMachine):
         self.compare(shown)
 
     def same_check(self, target: str, expected: CheckAnswer, got: list[Any]) -> None:
-        event_id, _now, allowed, reason, shown, required, _own, _entities, deltas, slots = got
+        event_id, _now, allowed, reason, shown, required, _own, _entities, parts = got
         assert (bool(allowed), reason.decode() or None) == (expected.allowed, expected.reason)
         names = [target, *(s.id for s, _ in self.model.catalog.systems_of(target))]
         assert (names[shown], required) == (expected.shown, expected.required)
         spent = (expected.spent,) if expected.spent else ()
-        assert compare.told(deltas, slots) == compare.changes(spent)
+        assert compare.told(parts, self.subject.state()) == compare.changes(spent, self.model)
         assert bool(event_id) == bool(spent)
 
     def same_refusal_or_replay(
@@ -183,7 +188,7 @@ class Comparison(RuleBasedStateMachine):
     ) -> None:
         if status == CONFLICT:
             assert code == b"CONFLICT", code
-        elif status == INSUFFICIENT:
+        elif status in (INSUFFICIENT, USAGE_LIMIT_EXCEEDED):
             assert code == b"REFUSED", code
         elif replayed:
             assert code == b"REPLAY", code
@@ -216,7 +221,7 @@ class Comparison(RuleBasedStateMachine):
         self.no += 1
         bucket.no, bucket.slots = self.no, {}
         self.pin()
-        self.model.account.reset_due(self.model.now)
+        self.model.due()
         self.subject.grant(bucket)
         self.model.account.add(bucket)
 

@@ -31,7 +31,7 @@ class Scripts:
         self.client = client
         self._offset_ms = 0
         self._sources = {
-            script.name: scripts.resolve((folder or scripts.lua_dir()) / f"{script.name}.lua") for script in scripts.SCRIPTS
+            script.name: scripts.build((folder or scripts.lua_dir()) / f"{script.name}.lua") for script in scripts.SCRIPTS
         }
         self._loaded = {name: client.script_load(source) for name, source in self._sources.items()}
         client.hset(keys.meta(0), mapping={"gen": GENERATION, "run": RUN_ID, "n": 1})
@@ -67,13 +67,17 @@ class State:
         the entity's, or lists of those of entities with buckets of their own."""
         own = [self.raw.get(b"b:" + f.encode(), b"") for f in touched]
         if entity_id:
-            return own, [self.raw.get(keys.entity_field(f, entity_id), b"") for f in touched]
+            shares = [self.raw.get(keys.entity_field(f, entity_id), b"") for f in touched]
+            return own, [*shares, self.entities[entity_id].encode()]
         lists = [msgpack.unpackb(self.raw.get(b"a:" + f.encode(), b"\x90")) for f in touched]
         return own, [[self.raw[keys.entity_field(f, e)] for e in ids] for f, ids in zip(touched, lists)]
 
 
 class Subject:
     """One customer of a catalog, without buckets at first."""
+
+    carry_debts = 0
+    """1 where overage of free buckets outlives a reset."""
 
     def __init__(self, real: Scripts, customer_id: str, catalog: Catalog, settings: Settings):
         self._real = real
@@ -84,8 +88,10 @@ class Subject:
         self._keys = (keys.meta(0), keys.customer(0, customer_id), keys.log(0), keys.entities(0, customer_id))
         header = layout.pack_header(layout.Header(CID, 0, 0, 0, 0))
         meta, customer, _, entities = self._keys
-        snapshot = (GENERATION, 0, -1, CID, msgpack.packb([]), header)
-        _expect(real.run("load", (meta, customer, entities), snapshot) == [b"OK"], "the customer was not loaded")
+        self._hold_keys = (keys.locks(0, customer_id), keys.holds(0))
+        snapshot = (GENERATION, 0, -1, CID, customer_id, msgpack.packb([]), msgpack.packb([]), header)
+        loaded = real.run("load", (meta, customer, entities, *self._hold_keys), snapshot)
+        _expect(loaded == [b"OK"], "the customer was not loaded")
         self._log_from = real.client.xinfo_stream(keys.log(0))["last-generated-id"] if real.client.exists(keys.log(0)) else "-"
 
     # -- calls -----------------------------------------------------------------------------------
@@ -116,7 +122,7 @@ class Subject:
 
     def look(self) -> None:
         """Reads the whole customer, which does what is due."""
-        _expect(self._real.run("view", self._keys[:3], (1,))[0] == b"OK", "the customer was not read")
+        _expect(self._real.run("view", self._keys, (self.carry_debts, 1))[0] == b"OK", "the customer was not read")
 
     # -- what is there ---------------------------------------------------------------------------
 
@@ -166,7 +172,7 @@ class Subject:
         """Applies one step; whether it was refused."""
         self._version += 1
         step = msgpack.packb({"v": self._version, "at": 0, "ops": [op]})
-        code, version, refused = self._real.run("project", self._keys, (CID, step))
+        code, version, refused = self._real.run("project", self._keys + self._hold_keys, (self.carry_debts, CID, self._id, step))
         _expect(code == b"OK" and version == self._version and len(refused) == 1, "the step was not applied")
         return bool(refused[0])
 
@@ -190,9 +196,19 @@ def row_of(bucket: Bucket) -> layout.Row:
         purchasable=-1 if bucket.purchasable is None else bucket.purchasable,
         next_reset_at=bucket.next_reset_at, expires_at=bucket.expires_at, anchor=bucket.anchor,
         interval=bucket.interval, interval_count=bucket.interval_count, entity_id=bucket.entity_id or CUSTOMER,
-        plan_id="", prepaid=bucket.granted if bucket.paid and not bucket.usage_allowed else 0, item=0,
-        created_at=bucket.created_at, slots=0, over=0, entity_feature=bucket.entity_feature,
+        plan_id=bucket.plan_id, prepaid=bucket.granted if bucket.paid and not bucket.usage_allowed else 0, item=0,
+        created_at=bucket.created_at, slots=0, over=0, entity_feature=bucket.entity_feature, **_roll_columns(bucket),
     )
+
+
+def _roll_columns(bucket: Bucket) -> dict[str, int]:
+    rule = bucket.rolls
+    if rule is None:
+        return {}
+    return {
+        "roll_length": rule.length, "roll_max": -1 if rule.max is None else rule.max,
+        "roll_percent": -1 if rule.percent is None else rule.percent,
+    }
 
 
 def _text(value: Any) -> str:

@@ -20,6 +20,7 @@ from sidecar.engine import scripts
 
 from .machine import Comparison
 from .subject import Scripts
+from .whole import Whole
 
 LONG = os.environ.get("SIDECAR_LONG") == "1"
 EXAMPLES, STEPS = (4_000, 40) if LONG else (300, 14)
@@ -37,10 +38,14 @@ PLANTED = {
     ),
     "cap off by one unit": (
         "plan.lua",
-        "return purchasable < 0 and MAX or purchasable",
-        "return purchasable < 0 and MAX or purchasable + 1",
+        "return purchasable + (balance < 0 and balance or 0)",
+        "return purchasable + 1 + (balance < 0 and balance or 0)",
     ),
-    "reset twice": ("resets.lua", "blob[o + NEXT_RESET] = after", "blob[o + NEXT_RESET] = due"),
+    "reset twice": (
+        "resets.lua",
+        "blob[o + NEXT_RESET], blob[o + RESET_AT], blob[o + RESET_OVER], blob[o + HELD] = after,",
+        "blob[o + NEXT_RESET], blob[o + RESET_AT], blob[o + RESET_OVER], blob[o + HELD] = due_at,",
+    ),
     "refund above grant": ("plan.lua", "room = terms[o + GRANTED] - (balance > 0 and balance or 0)", "room = MAX"),
     "key ignored": ("receipt.lua", "if stored then", "if stored == '' then"),
 }
@@ -54,15 +59,20 @@ def client(valkey) -> Iterator[redis.Redis]:
     opened.close()
 
 
-def compare(real: Scripts, **how) -> None:
+def compare(real: Scripts, of: type[Comparison] = Comparison, **how) -> None:
     """Runs the comparison on these scripts; raises at the first difference."""
-    machine = type("Comparison", (Comparison,), {"real": real})
+    machine = type(of.__name__, (of,), {"real": real})
     suppressed = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run_state_machine_as_test(machine, settings=settings(deadline=None, suppress_health_check=suppressed, **how))
 
 
 def test_scripts_answer_and_count_as_the_model_does(client):
     compare(Scripts(client), max_examples=EXAMPLES, stateful_step_count=STEPS, print_blob=True)
+
+
+def test_the_whole_engine_does_as_the_model_does(client):
+    """With rollovers, caps, holds, exact refunds and corrections."""
+    compare(Scripts(client), Whole, max_examples=EXAMPLES, stateful_step_count=2 * STEPS, print_blob=True)
 
 
 @pytest.mark.parametrize("bug", PLANTED)

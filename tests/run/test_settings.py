@@ -80,7 +80,6 @@ def test_unknown_names_are_refused_with_the_nearest_known(monkeypatch: pytest.Mo
         ({"database_url": "postgresql://u:p@w@h/d"}, "as %40 %3A %2F"),
         ({"database_url": "sqlite:x"}, "or sqlite:///"),
         ({"database_url": "sqlite:///:memory:"}, "must name a file"),
-        ({"persist_free_overage": "true"}, "not supported yet"),
         ({"currency": "dollars"}, "three letters"),
         ({"uds": "/tmp/" + "x" * 100}, "100 bytes"),
     ],

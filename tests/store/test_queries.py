@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import msgpack
 import pytest
 from sqlalchemy import Connection, event, insert
 
 from sidecar.domain.layout import Row, Slot
-from sidecar.store import buckets, customers, events, idempotency, outbox, partitions, settings_kv, tables
+from sidecar.engine import loader
+from sidecar.engine.state import decode_state
+from sidecar.store import (
+    buckets,
+    caps,
+    customers,
+    events,
+    holds,
+    idempotency,
+    outbox,
+    partitions,
+    settings_kv,
+    tables,
+    windows,
+)
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, CursorConflict, PartitionCountDiffers, Place
 
@@ -176,6 +191,52 @@ def test_a_snapshot_has_what_a_load_needs(ready: Store) -> None:
     ready.write_sync(customers.mark_deleted, cid, AT)
     assert ready.read_sync(customers.load_snapshot, "ann") is None
     assert ready.read_sync(customers.load_snapshot, "ann", cid) is not None
+
+
+def test_a_snapshot_has_caps_counters_and_open_holds(ready: Store) -> None:
+    """And of the buckets that left the hot state their sums, by feature and entity."""
+    data = msgpack.packb([2, [0, 5], -1, False])
+    receipt = msgpack.packb([2, AT, AT + 9, "", "messages", 1])
+    cid, other = (ready.write_sync(customers.create, name, 3, AT)[0].cid for name in ("ann", "bob"))
+
+    def fill(conn: Connection) -> None:
+        for no, entity_id, granted in ((1, "", 10), (2, "", 5), (3, "e1", 7)):
+            add_bucket(conn, cid, no, archived=True, balance=0, granted=granted, prepaid=no, entity_id=entity_id)
+        add_bucket(conn, cid, 4, archived=True, removed_at=AT)
+        add_bucket(conn, cid, 5)
+        add_bucket(conn, other, 1, archived=True)
+        for owner in (cid, other):
+            conn.execute(insert(tables.caps), {"cid": owner, "feature_id": "messages", "entity_id": "e1", "data": data})
+            conn.execute(insert(tables.windows), {
+                "cid": owner, "feature_id": "messages", "entity_id": "", "interval": 3, "anchor": 1, "start": 4, "end": 5,
+                "used": 6,
+            })
+            conn.execute(insert(tables.holds), [
+                {"p": 3, "gen": 1, "seq": owner * 10 + i, "cid": owner, "lock_id": status, "made_at": AT + i,
+                 "expires_at": AT + 9, "status": status, "receipt": receipt}
+                for i, status in enumerate(("open", "released"))
+            ])
+
+    ready.write_sync(fill)
+    found = ready.read_sync(customers.load_snapshot, "ann")
+    assert found is not None
+    assert [row.no for _, row in found.rows] == [5]
+    assert sorted(found.archived) == [("messages", "", (2, 15, 3)), ("messages", "e1", (1, 7, 3))]
+    assert found.caps == (caps.Caps("messages", "e1", data),)
+    assert found.windows == (windows.Window("messages", "", 3, 1, 4, 5, 6),)
+    assert [(hold.lock_id, hold.seq, hold.receipt) for hold in found.holds] == [("open", cid * 10, receipt)]
+    assert (found.customer.next_roll_no, found.customer.billing_controls) == (2**31, None)
+    newest = ready.read_sync(holds.by_lock, "released")
+    assert newest is not None and newest.cid in (cid, other) and ready.read_sync(holds.by_lock, "none") is None
+    assert ready.read_sync(holds.due, AT + 8) == []
+    assert sorted(ready.read_sync(holds.due, AT + 9)) == [("ann", "open"), ("bob", "open")]
+    fields = loader.state_fields(found)
+    assert set(fields) == {b"h", b"b:messages", b"x:messages\0e1", b"k:messages\0e1", b"w:messages", b"l:open"}
+    state = decode_state(AT, [part for field in fields.items() for part in field])
+    assert state.archived == {("messages", ""): (2, 15, 3), ("messages", "e1"): (1, 7, 3)}
+    assert state.windows == {("messages", ""): [(3, 1, 4, 5, 6)]}
+    assert state.caps == {("messages", "e1"): ([0, 5], -1, None)}
+    assert state.holds == {"open": (AT + 9, receipt, 1, cid * 10)}
 
 
 def test_pending_steps_are_found_when_old_enough(ready: Store) -> None:

@@ -7,11 +7,11 @@ from typing import Any, Sequence
 import msgpack
 from sqlalchemy import Connection, func, insert, select
 
-from sidecar.domain.layout import PAID, USAGE_ALLOWED, Row
+from sidecar.domain.layout import PAID, ROLLOVER, ROLLOVER_NO_MIN, USAGE_ALLOWED, Row
 from sidecar.store import customers, partitions, tables
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, Place
-from sync.working import Entry
+from sync.rows import Entry
 
 AT = 1_700_000_000_000
 NEXT = AT + 30 * 86_400_000
@@ -29,17 +29,22 @@ def record(
     deltas: Sequence[Sequence[Any]] = (), slots: Sequence[Sequence[Any]] = (), changes: Sequence[Any] = (),
     rec: bytes = b"",
 ) -> bytes:
-    """A record; by default a use of the feature `messages` that applied what `deltas` took."""
+    """A record; by default a use of the feature `messages` that applied what `deltas` and `slots`
+    took, which are the parts of the first use. A use may bring its parts as a flat list, a reset its
+    last two elements."""
     if uses is None:
         taken = -sum(delta for _, delta in deltas) - sum(slot[2] for slot in slots)
         uses = [("messages", taken, taken)] if kind == 1 else []
     if info is None:
         info = {"v": "1"} if kind == 1 else {}
-    flat: list[Any] = [1, kind, cid, ms, version, entity_id, msgpack.packb(info) if info else b""]
-    for group in (resets, uses, deltas, slots):
-        flat.append(len(group))
-        for one in group:
-            flat.extend(one)
+    flat: list[Any] = [2, kind, cid, ms, version, entity_id, msgpack.packb(info) if info else b"", len(resets)]
+    for reset in resets:
+        flat.extend(reset if len(reset) == 7 else (*reset, reset[3], 0))
+    flat.append(len(uses))
+    paid = [part for delta in deltas for part in delta] + [part for slot in slots for part in (-2, *slot)]
+    for i, (feature_id, requested, applied, *parts) in enumerate(uses):
+        own = [*(parts[0] if parts else []), *(paid if i == 0 else [])]
+        flat.extend((feature_id, requested, applied, len(own), *own))
     return lua([*flat, [list(change) for change in changes], rec])
 
 
@@ -62,6 +67,12 @@ def row(no: int = 1, balance: int = 10, granted: int = 10, **values: Any) -> Row
     """A bucket: monthly, due at NEXT."""
     base = Row(no, balance, granted, 0, -1, NEXT, 0, AT, 5, 1, "", "free", 0, 0, AT, 0, 0, "")
     return base._replace(**values)
+
+
+def rollover(no: int, balance: int = 5, parent: int = 1, **values: Any) -> Row:
+    """What was left of the bucket `parent` at its reset: never ends."""
+    made = {"flags": ROLLOVER, "next_reset_at": 0, "interval": 0, "anchor": 0, "parent": parent}
+    return row(ROLLOVER_NO_MIN + no, balance, balance)._replace(**(made | values))
 
 
 def pay_per_use(no: int = 1, balance: int = -200, item: int = 7001) -> Row:

@@ -14,7 +14,7 @@ from sidecar.store import customers, events, idempotency, outbox, partitions, ta
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, CursorConflict, Place
 from sync.apply import BATCH_MAX, Applied, LogGap, SqlBehind, apply
-from sync.working import Entry
+from sync.rows import Entry
 
 from .logs import AT, NEXT, P, bucket, count, entries, ledger_sum, opening, pay_per_use, prices, record, row, seed
 from .logs import idempotency as idempotency_record

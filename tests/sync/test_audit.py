@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Awaitable, Callable
 
 import msgpack
@@ -12,11 +13,14 @@ from sqlalchemy import update
 from sidecar.domain import layout
 from sidecar.domain.layout import UNLIMITED, USAGE_ALLOWED
 from sidecar.engine import keys
-from sidecar.store import customers, idempotency, tables
+from sidecar.engine.state import CustomerState
+from sidecar.store import customers, idempotency, partitions, settings_kv, tables
 from sidecar.store.db import Store
 from sync.audit import AuditResult, Difference, audit
 
 from .world import World, caught_up, lifetime, monthly, per_seat, world
+
+DAY = 86_400_000
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +93,7 @@ async def edit_blob(place: World, field: bytes, change: Callable[[layout.Blob], 
     p = place.engine.partition_of("ann")
     key = keys.customer(p, "ann")
     blob = change(layout.unpack(await place.engine.redis.hget(key, field)))
-    await place.engine.redis.hset(key, field, layout.pack(blob.rows, blob.slots))
+    await place.engine.redis.hset(key, field, layout.pack(blob.rows, blob.slots, blob.archived))
 
 
 def plus_one(column: str) -> Callable[[layout.Blob], layout.Blob]:
@@ -235,6 +239,169 @@ PLANTED = {
     unknown_customer: ("zoe", "customer", 0, "cid"), ledger_line: ("ann", "ledger", 3, "balance"),
     rejected: ("", "rejected", 0, "evt_1_2_3"),
 }
+
+
+async def full(place: World) -> int:
+    """As `busy`, with rollovers of the customer and of entities, caps with counters, open holds, an
+    event given back, and top-ups of which some left the hot state."""
+    cid = await busy(place)
+    now_ms = await place.engine.now_ms()
+    due = now_ms + DAY
+    recurring = {"interval": 3, "anchor": now_ms, "next_reset_at": due, "created_at": now_ms, "roll_length": 0}
+    caps = msgpack.packb([2, False, -1, [5000, 3, 1, 9000, 5, 0]])
+    top_ups = [["add", "words", list(lifetime(20 + i, 10)), [], 0, 0, 0, []] for i in range(6)]
+    await place.decide(
+        cid, ["drop", "words", 3, "", 0, 0], ["add", "words", list(monthly(10, 30, **recurring)), [], 0, 0, 0, []],
+        ["add", "credits", list(per_seat(11, 700)._replace(**recurring)), [], 0, 0, 0, []], *top_ups,
+        ["caps", "messages", "", caps], ["caps", "messages", "a", caps], ["caps", "words", "", caps],
+    )
+    await place.engine.project("ann")
+    await place.track("ann", 12, "words")
+    await place.hold("ann", 10, "lost", feature="words")
+    await place.track("ann", 40, "credits", "a")
+    await place.hold("ann", 8, "mine")
+    await place.hold("ann", 800, "hers", feature="credits", entity_id="b")
+    await place.track("ann", 3, entity_id="a")
+    await move(place, DAY)
+    await place.track("ann", 58, "words")
+    await place.track("ann", 5, "credits", "a")
+    await place.decide(cid, ["archive", "words", "", [20, 21]])
+    await place.engine.project("ann")
+    return cid
+
+
+async def move(place: World, by_ms: int) -> None:
+    """Moves the test clock on, and does what is due."""
+    offset_ms = await place.store.read(settings_kv.clock_offset_ms) + by_ms
+    await place.engine.move_clock(await place.store.write(settings_kv.move_clock, offset_ms))
+    await place.engine.touch("ann")
+
+
+def test_everything_is_the_same_in_both_stores(valkey: Any, store: Store) -> None:
+    """Unread, half way, read; loaded anew; and after the next reset."""
+
+    async def scene(place: World) -> None:
+        await full(place)
+        assert (await run(place)).differences == []
+        before = await place.engine.view("ann")
+        assert before is not None
+        assert set(before.holds) == {"lost", "mine", "hers"} and before.archived == {("words", ""): (2, 20, 0)}
+        assert {row.parent for rows in before.features.values() for row in rows if row.rollover} == {10, 11}
+        assert len(before.windows["messages", ""]) == len(before.windows["messages", "a"]) == 2
+        assert any(slot.granted for _, slots in before.entities.values() for slot in slots)
+        await caught_up(place)
+        assert (await run(place)).differences == []
+        await evict(place)
+        after = await place.engine.view("ann")
+        assert after is not None
+        assert in_order(after) == replace(in_order(before), now_ms=after.now_ms, log_gen=after.log_gen, log_seq=after.log_seq)
+        assert (await run(place)).differences == []
+        await move(place, DAY)
+        await place.track("ann", 2, "words")
+        assert (await run(place)).differences == []
+        await caught_up(place)
+        assert (await run(place)).differences == []
+
+    check(valkey, store, scene, test_clock=True)
+
+
+def in_order(state: CustomerState) -> CustomerState:
+    """With slots by bucket: scripts look for the one they want."""
+    return replace(state, entities={key: (rows, tuple(sorted(slots))) for key, (rows, slots) in state.entities.items()})
+
+
+async def evict(place: World) -> None:
+    p = place.engine.partition_of("ann")
+    assert await place.engine.evict("ann", *(await place.store.read(partitions.cursors))[p])
+
+
+async def set_field(place: World, name: str, value: bytes | None) -> None:
+    key = keys.customer(place.engine.partition_of("ann"), "ann")
+    await (place.engine.redis.hdel(key, name) if value is None else place.engine.redis.hset(key, name, value))
+
+
+async def caps_lost(place: World) -> None:
+    await set_field(place, "k:messages\0a", None)
+
+
+async def caps_changed(place: World) -> None:
+    await set_field(place, "k:words", msgpack.packb([2, False, 0, False]))
+
+
+async def window(place: World) -> None:
+    key = keys.customer(place.engine.partition_of("ann"), "ann")
+    flat = msgpack.unpackb(await place.engine.redis.hget(key, "w:messages"))
+    flat[-1] += 1
+    await set_field(place, "w:messages", msgpack.packb(flat))
+
+
+async def window_in_sql(place: World) -> None:
+    await place.store.write(lambda c: c.execute(tables.windows.delete().where(tables.windows.c.entity_id == "a")))
+
+
+async def hold_lost(place: World) -> None:
+    await set_field(place, "l:mine", None)
+
+
+async def hold_made_up(place: World) -> None:
+    await place.store.write(lambda c: c.execute(update(tables.holds).values(lock_id="x").where(tables.holds.c.lock_id == "mine")))
+
+
+async def hold_without_end(place: World) -> None:
+    await place.engine.redis.zrem(keys.locks(place.engine.partition_of("ann"), "ann"), "mine")
+
+
+async def hold_nobody_ends(place: World) -> None:
+    await place.engine.redis.zrem(keys.holds(place.engine.partition_of("ann")), "ann\0mine")
+
+
+async def archived(place: World) -> None:
+    def one_more(blob: layout.Blob) -> layout.Blob:
+        return replace(blob, archived=blob.archived._replace(granted=blob.archived.granted + 1))
+
+    await edit_blob(place, b"b:words", one_more)
+
+
+async def slot_held(place: World) -> None:
+    s = tables.slots
+    await place.store.write(lambda c: c.execute(update(s).where(s.c.no == 5, s.c.entity_id == "b").values(held=s.c.held + 1)))
+
+
+async def next_roll(place: World) -> None:
+    await edit_header(place, "next_roll")
+
+
+async def caps_unseen(place: World) -> None:
+    key = keys.customer(place.engine.partition_of("ann"), "ann")
+    header = layout.unpack_header(await place.engine.redis.hget(key, "h"))
+    await set_field(place, "h", layout.pack_header(header._replace(flags=0)))
+
+
+async def returned(place: World) -> None:
+    await set_field(place, "r:1-3", msgpack.packb([1]))
+
+
+PLANTED_IN_FULL = {
+    caps_lost: ("caps", "messages/a"), caps_changed: ("caps", "words"), window: ("window", "messages"),
+    window_in_sql: ("window", "messages/a"), hold_lost: ("hold", "mine"), hold_made_up: ("hold", "x"),
+    hold_without_end: ("hold", "mine in its set"), hold_nobody_ends: ("hold", "mine in the partition's set"),
+    archived: ("archived", "words"), slot_held: ("slot", "b"), next_roll: ("header", "next_roll"),
+    caps_unseen: ("header", "flags"), returned: ("refund", "1-3"),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED_IN_FULL, ids=lambda plant: plant.__name__)
+def test_a_planted_difference_in_the_rest_is_named(
+    valkey: Any, store: Store, plant: Callable[[World], Awaitable[None]]
+) -> None:
+    async def scene(place: World) -> None:
+        await full(place)
+        await caught_up(place)
+        await plant(place)
+        found = {(d.kind, d.column) for d in (await run(place)).differences}
+        assert PLANTED_IN_FULL[plant] in found, found
+
+    check(valkey, store, scene, test_clock=True)
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)

@@ -10,63 +10,81 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.records import (
-    BucketAdded,
-    BucketDropped,
-    CustomerDeleted,
-    Delta,
-    EntityClosed,
-    EntityOpened,
-    EntityRefused,
-    RecordError,
-    Reset,
-    SlotDelta,
-    SumsChanged,
-    Use,
-    decode,
-)
+from sync import changes as c
+from sync.records import BucketPart, RecordError, Reset, SlotPart, System, decode
 
-from .logs import AT, NEXT, idempotency, lua, record, row
+from .logs import AT, NEXT, idempotency, lua, record, rollover, row
 
-WHOLE = lua([1, 1, 7, AT, 2, "", b"", 0, 1, "messages", 1, 1, 1, 4, -1, 0, [], b""])
+WHOLE = lua([2, 1, 7, AT, 2, "", b"", 0, 1, "messages", 1, 1, 2, 4, -1, [], b""])
 
 
 def test_every_part_is_read() -> None:
-    info = {"v": "0.50", "n": "sent", "p": {"a": [1, 2.5]}, "t": AT - 5, "k": "key", "m": "cap", "f": b"\xff", "s": "track"}
+    info = {
+        "v": "0.50", "n": "sent", "p": {"a": [1, 2.5]}, "t": AT - 5, "k": "key", "m": "cap", "f": b"\xff", "s": "track",
+        "r": [3, 9], "l": "lock",
+    }
+    parts = [1, -4, -2, 3, "é1", -1, 10, NEXT, -1, "credits", 1, 3, 2**31, 3]
     found = decode(record(
-        7, ms=AT, version=2, entity_id="é1", info=info, resets=[(1, 5, 3, AT - 1, NEXT)],
-        uses=[("messages", 5, 4), ("words", -3, -3)], deltas=[(1, -4), (2, 3)], slots=[(3, "é1", -1, 10, NEXT)],
-        rec=idempotency(7, AT + 9),
+        7, ms=AT, version=2, entity_id="é1", info=info, resets=[(1, 5, 3, AT - 9, NEXT, AT - 1, 4)],
+        uses=[("messages", 5, 4, parts), ("words", -3, -3)], rec=idempotency(7, AT + 9),
     ))
     assert (found.kind, found.cid, found.ms, found.version, found.entity_id) == (1, 7, AT, 2, "é1")
     assert (found.info.value, found.info.event_name, found.info.timestamp, found.info.key) == ("0.50", "sent", AT - 5, "key")
-    assert found.info.properties == {"a": [1, 2.5]}
-    assert found.resets == (Reset(1, 5, 3, AT - 1, NEXT),)
-    assert found.uses == (Use("messages", 5, 4), Use("words", -3, -3))
-    assert found.deltas == (Delta(1, -4), Delta(2, 3))
-    assert found.slots == (SlotDelta(3, "é1", -1, 10, NEXT),)
+    assert (found.info.properties, found.info.refunded, found.info.lock_id) == ({"a": [1, 2.5]}, (3, 9), "lock")
+    assert found.resets == (Reset(1, 5, 3, AT - 9, NEXT, AT - 1, 4),)
+    messages, words = found.uses
+    assert (messages.feature_id, messages.requested, messages.applied) == ("messages", 5, 4)
+    assert messages.parts == (
+        BucketPart(1, -4), SlotPart(3, "é1", -1, 10, NEXT), System("credits", 1, 3), BucketPart(2**31, 3),
+    )
+    assert msgpack.unpackb(messages.packed) == parts and messages.packed == lua(parts)
+    assert (words.feature_id, words.requested, words.parts, words.packed) == ("words", -3, (), lua([]))
     assert found.idempotency is not None
     assert (found.idempotency.end_ms, found.idempotency.record) == (AT + 9, idempotency(7, AT + 9))
 
 
-def test_changes_of_a_step_are_read() -> None:
-    found = decode(record(7, kind=3, version=1, changes=[
-        ("+", "messages", list(row(4, entity_id="e"))), ("-", "messages", 2, -5, 5), ("~", "words", 1, -1, 0, 1, 0),
-        ("e+", "e", "seats"), ("e-", "f"), ("e!", "g", "seats"), ("x",),
-    ]))
-    assert found.changes == (
-        BucketAdded("messages", row(4, entity_id="e")), BucketDropped("messages", 2, -5, 5),
-        SumsChanged("words", 1, -1, 0, 1, 0), EntityOpened("e", "seats"), EntityClosed("f"), EntityRefused("g", "seats"),
-        CustomerDeleted(),
-    )
+CHANGES = {
+    ("+", "messages", tuple(row(4, entity_id="e"))): c.BucketAdded("messages", row(4, entity_id="e")),
+    ("+", "messages", tuple(rollover(1))): c.BucketAdded("messages", rollover(1)),
+    ("-", "messages", 2, -5, 5): c.BucketDropped("messages", 2, -5, 5),
+    ("~", "words", 1, -1, 0, 1, 0): c.SumsChanged("words", 1, -1, 0, 1, 0),
+    ("=", "messages", tuple(row(4))): c.BucketSet("messages", row(4)),
+    ("r", 2**31, -3, -2): c.RolloverChanged(2**31, -3, -2),
+    ("s", 1, "e", -3, NEXT, 2, 1): c.SlotSet(1, "e", -3, NEXT, 2, 1),
+    ("sd", 1, "e", -3, -2): c.SlotChanged(1, "e", -3, -2),
+    ("hd", 1, "", -4): c.HeldChanged(1, "", -4),
+    ("h+", "lock", AT, b"\xff"): c.HoldMade("lock", AT, b"\xff"),
+    ("h-", "lock", 2, -7): c.HoldSettled("lock", c.RELEASED, -7),
+    ("w", "messages", "e", 3, 1, AT, NEXT, -2): c.WindowUsed("messages", "e", 3, 1, AT, NEXT, -2),
+    ("c", "messages", "", b""): c.CapsSet("messages", "", b""),
+    ("f", 1, 9, b"\x91\x02"): c.EventReturned(1, 9, b"\x91\x02"),
+    ("o", 1, NEXT, 3): c.OverageCredited(1, NEXT, 3),
+    ("z", 1, 0): c.BucketArchived(1, False),
+    ("e+", "e", "seats"): c.EntityOpened("e", "seats"),
+    ("e-", "f"): c.EntityClosed("f"),
+    ("e!", "g", "seats"): c.EntityRefused("g", "seats"),
+    ("x",): c.CustomerDeleted(),
+}
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_changes_are_read_in_every_kind(kind: int) -> None:
+    assert decode(record(7, kind=kind, version=1, changes=list(CHANGES))).changes == tuple(CHANGES.values())
+
+
+@pytest.mark.parametrize("value", CHANGES, ids=lambda value: value[0])
+def test_a_change_of_another_length_is_refused(value: tuple[Any, ...]) -> None:
+    for damaged in (value[:-1], (*value, 1)):
+        with pytest.raises(RecordError):
+            decode(record(7, kind=3, changes=[damaged]))
 
 
 def test_an_empty_lua_table_may_be_a_map() -> None:
-    assert decode(lua([1, 1, 7, AT, 0, "", b"", 0, 1, "messages", 0, 0, 0, 0, {}, b""])).changes == ()
+    assert decode(lua([2, 1, 7, AT, 0, "", b"", 0, 1, "messages", 0, 0, 0, {}, b""])).changes == ()
 
 
-def test_a_call_without_a_value_is_one() -> None:
-    assert decode(record(7, info={"n": "x"})).info.value == "1"
+def test_a_call_may_have_no_value() -> None:
+    assert decode(record(7, info={"n": "x"})).info.value is None
 
 
 def test_properties_become_what_json_can_say() -> None:
@@ -81,16 +99,23 @@ def test_properties_become_what_json_can_say() -> None:
 
 
 @pytest.mark.parametrize("data", [
-    b"", b"\xc1", b"\x93\x01\x01", lua({}), lua([]), lua([2, *msgpack.unpackb(WHOLE, raw=True)[1:]]), WHOLE + b"\x00",
+    b"", b"\xc1", b"\x93\x01\x01", lua({}), lua([]), lua([1, *msgpack.unpackb(WHOLE, raw=True)[1:]]), WHOLE + b"\x00",
     record(7, kind=4, uses=[]), record(-1), record(7, uses=[]), record(7, kind=2), record(7, resets=[(1, 2.5, 0, 0, 1)]),
-    record(7, kind=2, resets=[(1, 1, 0, 1, 2)], deltas=[(1, 1)]), record(7, changes=[("x",)]),
-    record(7, kind=3, changes=[("?",)]), record(7, kind=3, changes=[("x", 1)]), record(7, kind=3, changes=[("e-",)]),
-    record(7, kind=3, changes=[("+", "messages", [1, 2])]),
+    record(7, kind=2, resets=[(1, 1, 0, 1, 2)], uses=[("m", 1, 1)]), record(7, resets=[(1, 1, 0, 1, 2, 1, -1)]),
+    record(7, changes=[("?",)]), record(7, changes=[("h-", "l", 4, 0)]), record(7, changes=[("z", 1, 2)]),
+    record(7, changes=[("w", "m", "", 3, 2, 0, 1, 1)]), record(7, changes=[("o", 1, NEXT, -1)]),
+    record(7, kind=3, changes=[("+", "messages", [1, 2])]), record(7, kind=3, changes=[("=", "messages", [1, 2])]),
     record(7, rec=idempotency(7, AT)), record(7, info={"k": "a"}, rec=idempotency(8, AT)),
     record(7, info={"k": "a"}, rec=b"\x01"), record(7, info={"t": "x"}), record(7, info={"v": 1}), record(7, info={"p": 1}),
-    lua([1, 1, 7, AT, 0, b"\xff", b"", 0, 1, "m", 0, 0, 0, 0, [], b""]), lua([1, 1, 7, AT, 0, "", b"", 10**9, 0]),
-    lua([1, 1, True, AT, 0, "", b"", 0, 1, "m", 0, 0, 0, 0, [], b""]), record(2**63), record(7, deltas=[(1, 2**63)]),
-    lua([1, 1, 7, AT, 0, "", b"\x01", 0, 1, "m", 0, 0, 0, 0, [], b""]), lua([1, 1, 7, AT, 0, 5, b"", 0, 1, "m", 0, 0, 0, 0, [], b""]),
+    record(7, info={"r": 1}), record(7, info={"r": [1]}), record(7, info={"r": [1, 2, 3]}), record(7, info={"l": 1}),
+    lua([2, 1, 7, AT, 0, b"\xff", b"", 0, 1, "m", 0, 0, 0, [], b""]), lua([2, 1, 7, AT, 0, "", b"", 10**9, 0]),
+    lua([2, 1, True, AT, 0, "", b"", 0, 1, "m", 0, 0, 0, [], b""]), record(2**63), record(7, deltas=[(1, 2**63)]),
+    lua([2, 1, 7, AT, 0, "", b"\x01", 0, 1, "m", 0, 0, 0, [], b""]), lua([2, 1, 7, AT, 0, 5, b"", 0, 1, "m", 0, 0, 0, [], b""]),
+    *(record(7, uses=[("m", 1, 1, parts)]) for parts in (
+        [1], [1, -1, 2], [-3, 1], [-1, "s", 1], [-1, "s", 1, 0], [-1, 1, 1, 1], [-2, 1, "e", 1, 1], [1, "x"], [1.5, 1],
+    )),
+    lua([2, 1, 7, AT, 2, "", b"", 0, 1, "messages", 1, 1, 9, 4, -1, [], b""]),
+    lua([2, 1, 7, AT, 2, "", b"", 0, 1, "messages", 1, 1, 1, 4, -1, [], b""]),
 ])  # fmt: skip
 def test_what_is_not_a_record_is_refused(data: bytes) -> None:
     with pytest.raises(RecordError):

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import func, select
 
 from sidecar.engine import keys
-from sidecar.store import customers, events, partitions, settings_kv, tables
+from sidecar.store import customers, events, holds, partitions, settings_kv, tables
 from sidecar.store.db import Store
 from sync import worker
 from sync.audit import audit
@@ -311,6 +311,55 @@ def test_two_carriers_see_conflicts_and_no_drift(valkey: Any, store: Store) -> N
             await asyncio.gather(*(carrier.turn(asyncio.Event(), 1) for carrier in carriers))
         await caught_up(place)
         assert sum(carrier.conflicts for carrier in carriers) > 0
+        assert (await audit(place.engine, store)).differences == []
+
+    check(valkey, store, scene)
+
+
+def test_a_hold_nobody_settles_is_released_in_both_stores(valkey: Any, store: Store) -> None:
+    """Within 2 s of its end, nobody calling; also of a customer whose state has left Redis."""
+
+    async def scene(place: World) -> None:
+        cids = [await place.create(name, ("messages", lifetime(1, 100))) for name in ("ann", "bob")]
+        await place.hold("ann", 7, "a")
+        await place.hold("bob", 9, "b")
+        await caught_up(place)
+        p = place.engine.partition_of("bob")
+        assert await place.engine.evict("bob", *(await store.read(partitions.cursors))[p])
+        async with Running(place):
+            await until(lambda: synced(place))
+            assert [logs.bucket(store, cid).held for cid in cids] == [7, 9]
+            await place.engine.move_clock(await store.write(settings_kv.move_clock, 61_000))
+
+            async def released() -> bool:
+                return [logs.bucket(store, cid).balance for cid in cids] == [100, 100]
+
+            assert await until(released, 5) < 2
+        for lock_id in ("a", "b"):
+            found = await store.read(holds.by_lock, lock_id)
+            assert found is not None and (found.status, found.final) == ("expired", 0)
+        assert [logs.bucket(store, cid).held for cid in cids] == [0, 0]
+        assert (await audit(place.engine, store)).differences == []
+
+    check(valkey, store, scene, test_clock=True)
+
+
+def test_what_is_used_up_or_over_leaves_without_a_call(valkey: Any, store: Store) -> None:
+    async def scene(place: World) -> None:
+        now_ms = await place.engine.now_ms()
+        cid = await place.create(
+            "ann", *(("words", lifetime(no, 10)) for no in range(1, 8)),
+            ("messages", lifetime(9, 5, expires_at=now_ms + 1000)),
+        )
+        await place.track("ann", 70, "words")
+
+        async def gone() -> bool:
+            rows = [logs.bucket(store, cid, no) for no in (1, 2, 3, 4, 9)]
+            return all(rows) and [one.archived for one in rows[:4]] == [True] * 3 + [False] and rows[4].removed_at
+
+        async with Running(place):
+            await until(gone)
+            await until(lambda: synced(place))
         assert (await audit(place.engine, store)).differences == []
 
     check(valkey, store, scene)

@@ -13,7 +13,7 @@ from sidecar.catalog.model import Feature
 from sidecar.catalog.snapshot import Catalog
 from sidecar.clock import Clock
 from sidecar.domain.layout import PER_ENTITY, Row
-from sidecar.engine import scripts, spend
+from sidecar.engine import holds, scripts, spend
 from sidecar.engine.engine import Engine
 from sidecar.settings import Settings
 from sidecar.store import customers, outbox, partitions, settings_kv, tables
@@ -72,6 +72,15 @@ class World:
         return await spend.run(self.engine, self.catalog, spend.Spend(
             scripts.TRACK, name, entity_id, ((FEATURES[feature], amount),), "cap", msgpack.packb(info), key,
             b"fingerprint" if key else b"",
+        ))
+
+
+    async def hold(self, name: str, amount: int, lock_id: str, feature: str = "messages", entity_id: str = "") -> spend.Result:
+        """A check with a lock, for a minute."""
+        ends_at = await self.engine.now_ms() + 60_000
+        return await holds.hold(self.engine, self.catalog, spend.Spend(
+            scripts.HOLD, name, entity_id, ((FEATURES[feature], amount),), "send",
+            msgpack.packb({"v": str(amount), "l": lock_id}), lock=spend.Lock(lock_id, ends_at),
         ))
 
 

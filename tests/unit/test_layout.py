@@ -49,9 +49,9 @@ def test_packed_forms_are_the_same(in_lua):
 
 
 def test_a_header_comes_back():
-    header = layout.Header(7, 3, 1, 2**53, 1_767_225_600_000, True)
+    header = layout.Header(7, 3, 1, 2**53, 1_767_225_600_000, layout.DEAD | layout.CAPS, layout.ROLLOVER_NO_MIN + 5)
     assert layout.unpack_header(layout.pack_header(header)) == header
-    with pytest.raises(ValueError, match="42 bytes in format 9"):
+    with pytest.raises(ValueError, match="46 bytes in format 9"):
         layout.unpack_header(b"\x09" + layout.pack_header(header)[1:])
 
 
@@ -75,8 +75,8 @@ def test_what_is_packed_comes_back():
 
 
 def test_a_format_of_another_release_is_refused():
-    with pytest.raises(ValueError, match="format 9, this release reads 1"):
-        layout.unpack(layout.COUNTS.pack(9, 0, 0))
+    with pytest.raises(ValueError, match="format 9, this release reads 2"):
+        layout.unpack(layout.COUNTS.pack(9, 0, 0, 0, 0, 0))
     with pytest.raises(ValueError, match="damaged"):
         layout.unpack(layout.pack([row(1)])[:20])
 

@@ -1,0 +1,45 @@
+--[[
+keep: keeps the idempotency record of a call that SQL decides: its place while that is under way, then
+the record.
+
+KEYS 1 meta        partition meta
+KEYS 2 record      idempotency record
+ARGV 1 generation  of the partition, as the caller knows it
+ARGV 2 run_id      of the server the caller's connection was made to
+ARGV 3 action      take (its place), keep (the record) or free (the place)
+ARGV 4 cid         the customer's internal id
+ARGV 5 fingerprint of the decoded call
+ARGV 6 ttl_ms      life of an idempotency record
+ARGV 7 looked_up   generation and cursor of the snapshot in which SQL did not have the key; '' before
+ARGV 8 bytes_max   bound of this partition's idempotency records
+ARGV 9 receipt     to keep: the record as SQL has it; '' else
+ANSWER OK | REPLAY id reply (both '' for a place) | CONFLICT | ASK cid | FULL
+CODES STALE REPLAY CONFLICT ASK FULL
+--]]
+--- @include "fence"
+--- @include "marks"
+local now = fence(KEYS[1], ARGV[1], ARGV[2])
+if not now then return {'STALE'} end
+local PLACE_MS = 60000
+local action, cid, fingerprint, ttl_ms = ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local recall, new_receipt, remember
+--- @include "receipt"
+if action == 'take' then
+  local found = recall(KEYS[1], KEYS[2], fingerprint, ARGV[7], ttl_ms, tonumber(ARGV[8]), now, cid)
+  if found then return found end
+  redis.call('SET', KEYS[2], cmsgpack.pack({1, now + PLACE_MS, cid, fingerprint, '', ''}), 'PX', PLACE_MS)
+  return {'OK'}
+end
+local stored = redis.call('GET', KEYS[2])
+local record = stored and cmsgpack.unpack(stored)
+local is_place = record and record[3] == cid and record[4] == fingerprint and record[5] == ''
+if action == 'free' then
+  if is_place then redis.call('DEL', KEYS[2]) end
+elseif is_place or not record or record[2] <= now then
+  local receipt = cmsgpack.unpack(ARGV[9])
+  if receipt[2] > now then
+    bytes_ledger = ledger_of_bytes(redis.call('HGET', KEYS[1], 'ik'), now, ttl_ms)
+    remember(KEYS[1], KEYS[2], receipt, receipt[2] - now, '0-0')
+  end
+end
+return {'OK'}
