@@ -153,18 +153,26 @@ local function plan_refund(w, amount, mode)
   return left
 end
 
--- Whether a plan stays inside the range of exact integers.
+-- Whether a plan stays inside the range of exact integers: each balance it changes, what is used of
+-- that bucket, and the sums of both over each feature of the walk.
 local function in_range(w)
+  local balances, usages, changed = {}, {}, {}
   for j = 1, w.m do
-    local take = w.take[j]
-    if take ~= 0 and not has(w.kt[j][w.ko[j] + FLAGS], UNLIMITED) then
-      local after = w.t[j][w.o[j] + BALANCE] - take
-      if after > MAX or after < -MAX then return false end
-      if w.x[j] then
-        local sum = w.kt[j][w.ko[j] + BALANCE] - take
-        if sum > MAX or sum < -MAX then return false end
+    local terms, o, s, take = w.kt[j], w.ko[j], w.s[j], w.take[j]
+    if not has(terms[o + FLAGS], UNLIMITED) then
+      local after, granted = w.t[j][w.o[j] + BALANCE] - take, terms[o + GRANTED]
+      if w.x[j] and has(terms[o + FLAGS], ROLLOVER) then granted = w.t[j][w.o[j] + SLOT_GRANTED] end
+      if take ~= 0 then
+        changed[s] = true
+        if after > MAX or granted - after > MAX then return false end
+        local sum, all = terms[o + BALANCE] - take, granted * terms[o + SLOTS]
+        if w.x[j] and (sum > MAX or all - sum > MAX) then return false end
       end
+      balances[s], usages[s] = (balances[s] or 0) + math.max(0, after), (usages[s] or 0) + granted - after
     end
+  end
+  for s in pairs(changed) do
+    if balances[s] > MAX or math.abs(usages[s]) > MAX then return false end
   end
   return true
 end

@@ -98,9 +98,25 @@ local function never_ending(blob, o, existing)
   return blob[o + ROLL_LENGTH] == 0 and e and blob[e + EXPIRES] == 0 and e or nil
 end
 
+-- What the rollovers of the bucket at blob[o] may hold together (of a grant per entity, for each
+-- one) before the feature's sums pass the range of exact integers: a reset cannot be refused.
+local function headroom(blob, o)
+  local left = MAX
+  for p = 3, blob[2] * ROW_WIDTH, ROW_WIDTH do
+    local flags, own = blob[p + FLAGS], blob[p + PARENT] == blob[o]
+    if has(flags, ROLLOVER) and not own then
+      left = left - math.max(blob[p + GRANTED], blob[p + PREPAID])
+    elseif not has(flags, ROLLOVER) and not has(flags, UNLIMITED) then
+      local granted = blob[p + GRANTED] * (has(flags, PER_ENTITY) and blob[p + SLOTS] or 1)
+      left = left - math.max(granted, p ~= o and blob[p + BALANCE] or 0)
+    end
+  end
+  return math.max(0, math.floor(left / (has(blob[o + FLAGS], PER_ENTITY) and math.max(1, blob[o + SLOTS]) or 1)))
+end
+
 -- Carries what a row found unspent over to its rollovers. `rows` collects those to put in.
 local function roll_row(blob, o, first, last, now, debts, unspent, rows)
-  local room, start, existing = rollover_max(blob, o), blob[o + GRANTED], rollovers_of(blob, blob[o], now)
+  local room, start, existing = math.min(rollover_max(blob, o), headroom(blob, o)), blob[o + GRANTED], rollovers_of(blob, blob[o], now)
   local forever, never = blob[o + ROLL_LENGTH] == 0, never_ending(blob, o, existing)
   local made = never and {} or rollovers_to_make(blob, o, first, last, now)
   for _, one in ipairs(latest_first(blob, existing, made)) do
@@ -130,7 +146,7 @@ local function reset_slots(blob, o, feature_id, first, last, now, after, rows)
   local existing = rolls and rollovers_of(blob, no, now) or {}
   local forever, never = blob[o + ROLL_LENGTH] == 0, never_ending(blob, o, existing)
   local made = rolls and not never and rollovers_to_make(blob, o, first, last, now) or {}
-  local most, added = rolls and rollover_max(blob, o) or 0, {}
+  local most, added = rolls and math.min(rollover_max(blob, o), headroom(blob, o)) or 0, {}
   local all = latest_first(blob, existing, made)
   local carried = ARGV[3] == '1' and not has(blob[o + FLAGS], USAGE_ALLOWED)
   local function put(x, entity_id, row_no, balance, granted)

@@ -108,6 +108,21 @@ local function take_seat(feature_id, amount)
   return true
 end
 
+-- Whether the sum of every per-entity bucket has room for one more share of a new entity.
+local function shares_fit(entity_feature)
+  for _, feature_id in ipairs(get_list('p')) do
+    local blob = get(bucket_field(feature_id), now)
+    for o = 3, blob[2] * ROW_WIDTH, ROW_WIDTH do
+      if has(blob[o + FLAGS], PER_ENTITY) and bit.band(blob[o + FLAGS], UNLIMITED + ROLLOVER) == 0
+        and blob[o + ENTITY_FEATURE] == entity_feature then
+        local full = blob[o + GRANTED] * (blob[o + SLOTS] + 1)
+        if full > MAX or blob[o + BALANCE] + blob[o + GRANTED] > MAX then return false end
+      end
+    end
+  end
+  return true
+end
+
 -- Opens (sign 1) or closes (sign -1) an entity's slot in every per-entity bucket of its feature.
 local function move_slots(entity_id, entity_feature, sign)
   for _, feature_id in ipairs(get_list('p')) do
@@ -141,7 +156,7 @@ end
 function ops.entity(op)
   local entity_id, feature_id = op[2], op[3]
   if get_plain(entity_field(entity_id)) then return end
-  if not take_seat(feature_id, op[4]) then
+  if not shares_fit(feature_id) or not take_seat(feature_id, op[4]) then
     note({'e!', entity_id, feature_id})
     step.refused = 1
     return

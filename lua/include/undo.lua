@@ -149,7 +149,8 @@ local function give_back(at, feature_id, no, kind, entity, amount, made_ms, now,
   end
   local before_reset = blob[o + RESET_AT] > 0 and made_ms < blob[o + RESET_AT]
   if has(blob[o + FLAGS], UNLIMITED) then
-    if not before_reset then move(blob, o, x, entity, amount, paid) end
+    local used = blob[o + GRANTED] > 0 and MAX or -blob[o + BALANCE]
+    if not before_reset then move(blob, o, x, entity, math.min(amount, used), paid) end
   elseif before_reset then
     give_back_before_reset(feature_id, blob, o, x, entity, amount, made_ms, now, paid)
   else

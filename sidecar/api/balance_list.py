@@ -10,8 +10,8 @@ from ..domain.quantities import unscale
 from ..errors import not_found
 from ..store import balance_ids, customers
 from .balance_views import balance_v12
-from .balance_views_v2 import balance_v20, balance_v21, bucket_id
-from .bucket_views import view_of
+from .balance_views_v2 import balance_v20, balance_v21, bucket_id, rollover_v21
+from .bucket_views import FeatureView, Part, view_of
 from .customer_views import HeldFeature, held_by_customer, held_by_entity
 from .endpoint import Call
 
@@ -33,11 +33,11 @@ async def listed(call: Call, customer_id: str, feature_id: str | None, entity_id
     return [
         entry
         for one in held if feature_id in (None, one.feature.id)
-        for entry in _entries(call, one, names)
+        for entry in _entries(call, one, names, customer_id)
     ]
 
 
-def _entries(call: Call, one: HeldFeature, names: dict[int, str]) -> list[dict[str, Any]]:
+def _entries(call: Call, one: HeldFeature, names: dict[int, str], customer_id: str) -> list[dict[str, Any]]:
     view = view_of(one.rows, one.slots, one.archived)
     if view is None or view.boolean:
         return []
@@ -54,9 +54,20 @@ def _entries(call: Call, one: HeldFeature, names: dict[int, str]) -> list[dict[s
         {
             **entry, "id": names.get(part.row.no) or bucket_id(part.row), "plan_id": part.row.plan_id or None,
             "feature_id": one.feature.id, "held": unscale(part.held, precision), "overage": unscale(part.overage, precision),
+            **(_owner(part, view, customer_id, precision) if call.version >= (2, 1) else {}),
         }
         for entry, part in zip(shown["breakdown"], view.entries, strict=True)
     ]
+
+
+def _owner(part: Part, view: FeatureView, customer_id: str, precision: int) -> dict[str, Any]:
+    """What the newest clients want to know of each entry: whose it is, since when, and what rolled
+    over from it. Only what can be spent is listed, so that all are active."""
+    return {
+        "customer_id": customer_id, "entity_id": part.row.entity_id or None, "status": "active",
+        "created_at": part.row.created_at,
+        "rollovers": [rollover_v21(precision, kept) for kept in view.rollovers if kept.row.parent == part.row.no],
+    }
 
 
 def _names(conn: Connection, customer_id: str) -> dict[int, str] | None:

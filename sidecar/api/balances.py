@@ -16,12 +16,13 @@ from ..billing.idempotent import Once, Replayed, done_once
 from ..catalog.items import INTERVAL_YEARS_MAX
 from ..catalog.rollovers import ROLLOVER_FIELDS
 from ..domain.intervals import INTERVALS, YEAR, length_ms
-from ..errors import invalid
+from ..errors import NotSupported, invalid
 from . import fields
 from .balance_list import listed
 from .catalog_views_v2 import ROLLOVER_NAMES
 from .decode import fingerprint, idempotency_key
 from .endpoint import Call, Reply, endpoint
+from .paging import CURSORS_FROM, LIMIT_MAX, paging_of
 
 ONE_OFF = "one_off"
 TIME_MAX_MS = 8_640_000_000_000_000
@@ -125,14 +126,26 @@ async def recalculate(call: Call) -> Reply:
 @endpoint
 async def list_balances(call: Call) -> dict[str, Any]:
     """The balances of a customer, or of what one of its entities can spend; filters come in the query
-    or the body."""
+    or the body. All at once below 2.3, then in pages: a cursor counts the entries before it."""
     fields.refuse_old(call.version)
     asked: Mapping[str, Any] = {**dict(call.query), **call.fields}
-    customer_id = fields.identifier(asked, "customer_id")
-    shown = await listed(
-        call, customer_id, fields.optional_id(asked, "feature_id"), fields.optional_id(asked, "entity_id")
-    )
-    return {"list": shown}
+    if asked.get("statuses") not in (None, [], ["active"]):
+        raise NotSupported("statuses", "only what is active is listed, for now")
+    customer_id, plan_id = fields.identifier(asked, "customer_id"), fields.optional_id(asked, "plan_id")
+    limit = LIMIT_MAX if asked.get("limit") is None else asked["limit"]
+    paging = paging_of(call.version, {**asked, "limit": limit}, "b", 1) if call.version >= CURSORS_FROM else None
+    shown = [
+        entry for entry in await listed(
+            call, customer_id, fields.optional_id(asked, "feature_id"), fields.optional_id(asked, "entity_id")
+        )
+        if plan_id in (None, entry["plan_id"])
+    ]
+    if paging is None:
+        return {"list": shown}
+    start = paging.after[0] if paging.after else 0
+    end = start + paging.limit
+    more = end < len(shown)
+    return {**paging.answer(shown[start:end], more, (end,)), "has_more": more}
 
 
 @partial(endpoint, keyed=True)
@@ -142,7 +155,7 @@ async def set_usage(call: Call) -> Reply:
     body = call.fields
     customer_id = fields.identifier(body, "customer_id")
     choice = Choice(fields.identifier(body, "feature_id"), fields.optional_id(body, "entity_id") or "")
-    asked = Correction(choice, "usage", fields.number(body.get("value"), "value"))
+    asked = Correction(choice, "usage", fields.number(body.get("value"), "value"), path="value")
     return await answer(call, "usage", customer_id, asked, lambda once: billing.correct(call.ctx, customer_id, [asked], once))
 
 
@@ -164,7 +177,7 @@ async def set_remaining(call: Call) -> Reply:
         if any(feature_id == other.choice.feature_id for other in asked):
             raise invalid(f"{path}feature_id", f"{feature_id!r} is there twice")
         value = fields.number(one.get("balance"), f"{path}balance")
-        asked.append(Correction(Choice(feature_id, entity_id), "remaining", value))
+        asked.append(Correction(Choice(feature_id, entity_id), "remaining", value, path=f"{path}balance"))
     return await answer(
         call, "customers.balances", customer_id, asked, lambda once: billing.correct(call.ctx, customer_id, asked, once)
     )

@@ -25,7 +25,8 @@ from .endpoint import Call, Context, Reply, endpoint
 from .request_data import customer_data_of, entity_data_of
 
 async def run(
-    ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: tuple[int, int], resent: bool = False
+    ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: tuple[int, int], resent: bool = False,
+    verb: str = "track",
 ) -> Result:
     """Makes the call; below 2.1 an unknown customer (and an entity that the body describes) is
     created on the way. `resent`: it was sent already and got no reply. Raises ApiError."""
@@ -56,7 +57,7 @@ async def run(
             await ensure_entity(ctx, call.customer_id, entity)
             made_entity = True
         except Refused as refusal:
-            raise refused(refusal, call) from None
+            raise refused(refusal, call, verb) from None
         except (StoreUnavailable, PartitionRefused) as problem:
             raise ApiError(503, "unavailable", f"not decided, nothing changed: {problem}", {"Retry-After": "1"}) from problem
         except ReplyLost as problem:
@@ -71,7 +72,7 @@ def lost(problem: ReplyLost, call: Spend) -> ApiError:
     return ApiError(504, "outcome_unknown", f"it may have been applied: {problem}. {advice}")
 
 
-def refused(refusal: Refused, call: Spend) -> ApiError:
+def refused(refusal: Refused, call: Spend, verb: str = "track") -> ApiError:
     """The error that a script's refusal stands for."""
     feature = call.features[min(refusal.feature, len(call.features) - 1)][0]
     if refusal.code == "CONFLICT":
@@ -83,7 +84,7 @@ def refused(refusal: Refused, call: Spend) -> ApiError:
         )
     if refusal.code == "RANGE":
         return invalid(
-            "value", f"takes a balance of {feature.id!r} out of the range of exact numbers at precision {feature.precision}"
+            "value" if verb == "track" else "required_balance", f"takes a balance of {feature.id!r} out of the range of exact numbers at precision {feature.precision}"
         )
     if refusal.code == "SLOTS":
         return ApiError(422, "too_many_entities", f"would spend more than 1,000 entities' shares of {feature.id!r} at once")
@@ -140,7 +141,7 @@ async def make(
     try:
         if not decoded.spend.changes_nothing:
             refuse_when_full(ctx)
-        result = await run(ctx, decoded, body, version, resent)
+        result = await run(ctx, decoded, body, version, resent, verb)
         if verb == "track":
             require_applied(decoded, result)
     except ApiError as error:

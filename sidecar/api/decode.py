@@ -18,7 +18,7 @@ from ..catalog.snapshot import Catalog
 from ..domain.quantities import QuantityError, scale
 from ..engine import scripts
 from ..engine.spend import Lock, Spend
-from ..errors import ApiError, invalid, not_found
+from ..errors import ApiError, NotSupported, invalid, not_found
 from . import fields
 
 MODES = ("cap", "reject", "overflow")
@@ -113,6 +113,8 @@ def lock_of(body: Mapping[str, Any]) -> tuple[Lock | None, tuple[Any, ...]]:
         raise invalid("lock", "must be an object")
     if fields.flag(asked, "enabled", "lock.") is False or fields.asks_nothing(asked):
         return None, ()
+    if asked.get("overage_behavior") not in (None, "reject"):
+        raise NotSupported("lock.overage_behavior", "a hold is all or nothing")
     lock_id, expires_at = asked.get("lock_id"), asked.get("expires_at")
     if lock_id is not None:
         fields.checked_id(lock_id, "lock.lock_id", LOCK_CHARS_MAX)

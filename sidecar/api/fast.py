@@ -312,7 +312,7 @@ class FastService:
                 if isinstance(outcome, Result):
                     self._conclude(cycle, decoded, outcome, started)
                 elif isinstance(outcome, Refused):
-                    self._refuse(cycle, check_track.refused(outcome, decoded.spend))
+                    self._refuse(cycle, check_track.refused(outcome, decoded.spend, cycle.verb))
                 elif isinstance(outcome, ReplyLost):
                     self._find_out(cycle, decoded, outcome, started)
                 elif outcome is not None:

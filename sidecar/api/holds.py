@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from ..catalog.snapshot import Catalog
 from ..domain.quantities import QuantityError, unscale
-from ..engine import holds
+from ..engine import holds, locks
 from ..engine.errors import ReplyLost
 from ..engine.holds import HoldEnded, Settlement
 from ..engine.spend import CustomerMissing, Refused
@@ -44,6 +44,7 @@ async def finalize(call: Call) -> Reply:
 
 def decode_finalize(body: Mapping[str, Any], key_header: str | None) -> Settlement:
     """The settlement in a body. Raises ApiError 400."""
+    fields.refuse_unbuilt(body, ("properties",))
     if body.get("lock_id") is None:
         raise invalid("lock_id", "is required")
     lock_id = fields.checked_id(body["lock_id"], "lock_id", LOCK_CHARS_MAX)
@@ -80,7 +81,7 @@ async def _settled(ctx: Context, asked: Settlement) -> holds.Settled:
     except QuantityError as problem:
         raise invalid("override_value", str(problem)) from problem
     except Refused as refusal:
-        raise _refused(refusal) from None
+        raise await _refused(ctx, refusal, asked.lock_id) from None
     except ReplyLost as problem:
         advice = "Repeat it with the same Idempotency-Key" if asked.key else "Repeat it: a hold ends once"
         raise ApiError(504, "outcome_unknown", f"it may have been done: {problem}. {advice}") from problem
@@ -97,7 +98,7 @@ def _ended(lock_id: str, ended: HoldEnded, catalog: Catalog) -> ApiError:
     return ApiError(409, "lock_already_finalized", f"lock_id: {lock_id!r} was confirmed before{at}")
 
 
-def _refused(refusal: Refused) -> ApiError:
+async def _refused(ctx: Context, refusal: Refused, lock_id: str) -> ApiError:
     if refusal.code == "CONFLICT":
         return ApiError(409, "duplicate_idempotency_key", "Idempotency-Key: was used for another call of this customer")
     if refusal.code == "FULL":
@@ -105,7 +106,10 @@ def _refused(refusal: Refused) -> ApiError:
         return ApiError(503, "idempotency_full", told, {"Retry-After": "60"})
     if refusal.code == "SLOTS":
         return ApiError(422, "too_many_entities", "override_value: would spend more than 1,000 entities' shares at once")
-    return invalid("override_value", "takes a balance out of the range of exact numbers")
+    owner = await locks.owner_of(ctx.engine, lock_id)
+    feature = None if owner is None else ctx.catalog.current.features.get(owner.feature_id)
+    at = f" at precision {feature.precision}" if feature is not None else ""
+    return invalid("override_value", f"takes a balance out of the range of exact numbers{at}")
 
 
 routes = [Route("/v1/balances.finalize", finalize, methods=["POST"])]

@@ -67,6 +67,12 @@ class Correction:
     value: Quantity = 0
     next_reset_at: int | None = None
     expires_at: int | None = None
+    path: str = ""
+    """How the caller named `field`, if not so."""
+
+    @property
+    def named(self) -> str:
+        return self.path or self.field
 
 
 Plan = Callable[[Change], None]
@@ -86,7 +92,8 @@ async def correct(ctx: Context, customer_id: str, corrections: Sequence[Correcti
         for correction in corrections:
             _correct(change, correction)
 
-    await _do(ctx, customer_id, plan, once)
+    first = corrections[0]
+    await _do(ctx, customer_id, plan, once, first.named, first.choice.feature_id)
 
 
 async def remove(ctx: Context, customer_id: str, choice: Choice, recalculate: bool, once: Once | None = None) -> None:
@@ -98,17 +105,20 @@ async def remove(ctx: Context, customer_id: str, choice: Choice, recalculate: bo
 async def recalculate(ctx: Context, customer_id: str, choice: Choice, once: Once | None = None) -> None:
     """Spends all usage of a feature's free buckets again, in order, where one is below zero. Raises
     ApiError 404."""
-    await _do(ctx, customer_id, lambda change: _recalculate(change, choice), once)
+    await _do(ctx, customer_id, lambda change: _recalculate(change, choice), once, feature_id=choice.feature_id)
 
 
-async def _do(ctx: Context, customer_id: str, plan: Plan, once: Once | None) -> None:
+async def _do(
+    ctx: Context, customer_id: str, plan: Plan, once: Once | None, named: str = "feature_id", feature_id: str = ""
+) -> None:
+    """Decides a step and brings it to Redis. Raises ApiError for what the script refuses, of `named`."""
     cid, version = await decide(ctx, _decided, customer_id, plan, once)
     outcomes = {outcome.version: outcome.refused for outcome in await project(ctx, customer_id, cid)}
     refused = outcomes[version] if version in outcomes else await _refused_before(ctx, customer_id, cid, version)
     if refused:
         if once is not None:
             await once.unwrite()
-        raise _refusal(refused)
+        raise _refusal(refused, named, ctx.catalog.current.features.get(feature_id))
 
 
 def _decided(
@@ -128,12 +138,13 @@ async def _refused_before(ctx: Context, customer_id: str, cid: int, version: int
     return state.refused.get(version, 0) if state is not None and state.cid == cid else 0
 
 
-def _refusal(code: int) -> ApiError:
+def _refusal(code: int, named: str, feature: Feature | None) -> ApiError:
     if code == 2:
-        return ApiError(404, "balance_not_found", "the balance is gone; nothing was changed")
+        return ApiError(404, "balance_not_found", "there is no balance to change: it is gone, or it is a share of each entity and there is no entity")
     if code == 4:
         return ApiError(422, "too_many_entities", "would change more than 1,000 entities' shares at once; nothing was changed")
-    return invalid("value", "takes a balance, or the sum of them, out of the range of exact numbers")
+    at = f" at precision {feature.precision}" if feature is not None else ""
+    return invalid(named, f"takes a balance, or the sum of them, out of the range of exact numbers{at}")
 
 
 # -- balances.create -------------------------------------------------------------------------------
@@ -238,7 +249,7 @@ def _correct(change: Change, wanted: Correction) -> None:
 
 
 def _set(change: Change, found: Chosen, wanted: Correction) -> None:
-    value = scaled(found.feature, wanted.value, wanted.field)
+    value = scaled(found.feature, wanted.value, wanted.named)
     finite = [row.no for row in found.rows if not row.unlimited]
     if not finite and wanted.field != "usage":
         raise invalid(wanted.field, f"{found.feature.id!r} is unlimited here: nothing of it can remain; usage can be set")

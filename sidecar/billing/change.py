@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Mapping
 
-from sqlalchemy import Connection, null, select, update
+from sqlalchemy import Connection, func, null, select, update
 
 from ..catalog.controls import Controls
 from ..catalog.model import Plan
@@ -172,4 +172,6 @@ def read_holdings(conn: Connection, catalog: Catalog, cid: int) -> Holdings:
     )
     applied = [HeldBucket(row[0], row[1] or 0, Row(*row[3:]), row[2]) for row in stored]
     decided = [{"ops": outbox.operations(step)} for step in outbox.after(conn, cid, -1)]
-    return Holdings(held_plans(catalog, plan_rows(conn, [cid])), after_steps(applied, decided))
+    counted = select(entities.c.feature_id, func.count()).where(entities.c.cid == cid).group_by(entities.c.feature_id)
+    counts = {row[0]: row[1] for row in conn.execute(counted)}
+    return Holdings(held_plans(catalog, plan_rows(conn, [cid])), after_steps(applied, decided), counts)

@@ -60,7 +60,8 @@ async def create_entities(ctx: Context, customer_id: str, new: Sequence[NewEntit
         await project(ctx, customer_id)
     feature_id = next(entity.feature_id for entity in new if entity.id in refused)
     raise ApiError(
-        400, "usage_limit_exceeded", f"feature_id: the customer has no {feature_id!r} left for another entity"
+        400, "usage_limit_exceeded", f"feature_id: the customer has no {feature_id!r} left for another entity, or its shares would pass "
+        "the range of exact numbers"
     )
 
 

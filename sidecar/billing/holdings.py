@@ -7,7 +7,7 @@ nothing may be computed from them, the scripts move live ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Iterable, Mapping, Sequence
 
 from ..catalog.model import Plan
@@ -46,6 +46,8 @@ class Holdings:
 
     plans: tuple[HeldPlan, ...] = ()
     buckets: tuple[HeldBucket, ...] = ()
+    entities: Mapping[str, int] = field(default_factory=dict)
+    """How many entities of each feature there are."""
 
     def main_plan(self, group: str, entity_id: str) -> HeldPlan | None:
         """The plan that another one of this group would replace, for the customer (entity '') or

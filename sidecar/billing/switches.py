@@ -164,8 +164,9 @@ def _loose(old: Row, now_ms: int) -> Row:
 
 def _check_range(holdings: Holdings, dropped: set[int], rows: Sequence[tuple[Feature, Item, Row]]) -> None:
     for feature in {entry[0].id: entry[0] for entry in rows}.values():
-        granted = sum(row.granted for owner, _, row in rows if owner.id == feature.id)
-        granted += sum(b.row.granted for b in holdings.buckets if b.feature_id == feature.id and b.row.no not in dropped)
+        held = [row for owner, _, row in rows if owner.id == feature.id]
+        held += [b.row for b in holdings.buckets if b.feature_id == feature.id and b.row.no not in dropped]
+        granted = sum(row.granted * (holdings.entities.get(row.entity_feature, 0) if row.per_entity else 1) for row in held)
         if granted > QUANTITY_MAX:
             raise ApiError(
                 400, "invalid_options",

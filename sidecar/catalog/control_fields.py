@@ -94,9 +94,10 @@ def _spend_limit(e: Fields, features: Known) -> SpendLimit | None:
     feature = _feature(e, features)
     kind = e.choice("limit_type", LIMIT_TYPES) or "absolute"
     limit = e.percent("overage_limit", PERCENT_MAX) if kind == "usage_percentage" else _quantity(e, "overage_limit", feature)
-    return SpendLimit(
-        feature.id if feature else None, _enabled(e), kind, limit, e.flag("skip_overage_billing") or False,  # type: ignore[arg-type]
-    )
+    enabled, skips = _enabled(e), e.flag("skip_overage_billing") or False
+    if enabled and skips:
+        e.unsupported("skip_overage_billing", "has no effect yet: leave it out, or set enabled to false")
+    return SpendLimit(feature.id if feature else None, enabled, kind, limit, skips)  # type: ignore[arg-type]
 
 
 def _usage_limit(e: Fields, features: Known) -> UsageLimit | None:
@@ -121,7 +122,7 @@ def _usage_alert(e: Fields, features: Known) -> UsageAlert | None:
     kind = e.choice("threshold_type", THRESHOLD_TYPES)
     by_percent = kind is not None and kind.endswith("_percentage")
     threshold = e.percent("threshold", PERCENT_MAX) if by_percent else _quantity(e, "threshold", feature)
-    name, enabled = e.text("name"), _enabled(e)
+    name, enabled = e.text("name"), _not_yet(e, "alerts")
     if kind is None or threshold is None:
         return None
     if kind == "remaining_percentage" and threshold > 100:
@@ -133,12 +134,20 @@ def _auto_topup(e: Fields, features: Known) -> AutoTopup | None:
     _required(e, "feature_id", "threshold", "quantity")
     feature = _feature(e, features)
     threshold, quantity = _quantity(e, "threshold", feature), _quantity(e, "quantity", feature)
-    limit, enabled = _purchase_limit(e), _enabled(e)
+    limit, enabled = _purchase_limit(e), _not_yet(e, "automatic top-ups")
     if quantity == 0:
         e.wrong("quantity", "must be more than 0")
     if feature is None or threshold is None or quantity is None:
         return None
     return AutoTopup(feature.id, enabled, threshold, quantity, limit)
+
+
+def _not_yet(e: Fields, what: str) -> bool:
+    """Whether an entry is on, of a kind that is kept and does nothing yet: then it is refused."""
+    enabled = _enabled(e)
+    if enabled and e.is_object:
+        e.unsupported("enabled", f"{what} have no effect yet: set it to false to keep the entry, or leave it out")
+    return enabled
 
 
 def _purchase_limit(e: Fields) -> PurchaseLimit | None:

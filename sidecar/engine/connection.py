@@ -185,8 +185,8 @@ def redis_scheme(url: str) -> str:
 
 
 async def connect(url: str, timeout_ms: int, replicas: int = 0) -> Connection:
-    """A connection that is ready: authenticated, its server's run_id known, every script loaded and
-    its hash verified. Raises StoreUnavailable."""
+    """A connection that is ready: authenticated, its server's run_id known, every script there by its
+    hash. Raises StoreUnavailable."""
     options = parse_url(redis_scheme(url))
     loop = asyncio.get_running_loop()
     connection = Connection(timeout_ms)
@@ -210,7 +210,8 @@ async def connect(url: str, timeout_ms: int, replicas: int = 0) -> Connection:
             for warning in warn:
                 log.warning("redis_setup", problem=warning)
             connection.run_id = info["run_id"].encode()
-            for script in SCRIPTS:
+            present = await connection.call("SCRIPT", "EXISTS", *(script.sha for script in SCRIPTS))
+            for script in (script for script, there in zip(SCRIPTS, present) if not there):
                 loaded = await connection.call("SCRIPT", "LOAD", script.source)
                 if loaded.decode() != script.sha:
                     raise StoreUnavailable(f"Redis loaded another {script.name}.lua than this release ships")

@@ -245,7 +245,7 @@ def test_a_plans_controls_there_and_back(api: Api, version: str) -> None:
     id_ = new_id()
     controls = {
         "spend_limits": [spend(2)], "usage_limits": [{name: value for name, value in daily().items() if name != "usage"}],
-        "usage_alerts": [{"feature_id": "msg", "enabled": True, "threshold": 80, "threshold_type": "usage_percentage"}],
+        "usage_alerts": [{"feature_id": "msg", "enabled": False, "threshold": 80, "threshold_type": "usage_percentage"}],
         "auto_topups": [{"feature_id": "msg", "enabled": False, "threshold": 1, "quantity": 100}],
     }
     made = rpc(api, version, "plans.create", plan_id=id_, name="P", billing_controls=controls)

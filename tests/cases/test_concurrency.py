@@ -101,7 +101,7 @@ def test_case_143_five_readers_after_the_due_time_reset_once(world: World) -> No
 
 
 def test_case_151_like_racing_tracks_after_the_due_time_reset_once(world: World) -> None:
-    """Case 151 without its rollover, which is not built."""
+    """Case 151 without its rollover."""
     c = world.holding(M(400))
     c.track(200)
     world.api.advance_to(c.period_end())
@@ -122,7 +122,7 @@ def test_case_229_unsynced_usage_survives_changes_of_structure(world: World) -> 
 
 
 def test_case_196_like_entities_in_parallel_spend_their_own(world: World) -> None:
-    """The numbers of case 196 by tracks: holds are not built."""
+    """The numbers of case 196, by tracks."""
     c = world.holding(E(50), M(100))
     c.entities("e1", "e2")
     body = {"customer_id": c.id, "feature_id": "msg"}

@@ -56,7 +56,7 @@ def test_case_121_a_customers_call_goes_on_slot_by_slot(world: World) -> None:
 
 
 def test_case_122_slots_are_spent_in_id_order(world: World) -> None:
-    """Case 122 by a track: setting usage is not built."""
+    """Case 122, by a track."""
     c = world.holding(E(100))
     c.entities("e3", "e1", "e2")
     c.track(150)
@@ -110,7 +110,7 @@ def test_case_145_shares_are_filled_again(world: World) -> None:
 
 
 def test_case_167_like_entities_and_customer_side_by_side(world: World) -> None:
-    """The numbers of case 167 by tracks: setting usage is not built."""
+    """The numbers of case 167, by tracks."""
     c = world.holding(E(100), M(200).of("credits"))
     c.entities("e1", "e2")
     track = "/v1/track"

@@ -183,3 +183,8 @@ def test_what_a_hold_has_is_counted_once(desk: Desk) -> None:
     assert ru(c) == (520, 40)
     desk.api.post("/v1/balances.finalize", {"lock_id": "h1", "action": "release"})
     assert ru(c) == (560, 0)
+
+
+def test_case_22_whole_packs_are_bought(desk: Desk) -> None:
+    c = desk.holding(P(0, 1001, None).with_(billing_units=1000))
+    assert ru(c) == (2000, 0)

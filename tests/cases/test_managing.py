@@ -333,3 +333,13 @@ def test_used_up_grants_that_left_the_hot_state_come_back(world: World, synced: 
     archive(c)
     c.api.post("/v1/balances.delete", {"customer_id": c.id, "feature_id": "msg"})
     assert listed(c) == []
+
+
+def test_case_32_the_grant_that_ends_first_pays_first(world: World) -> None:
+    world.feature("msg")
+    c = world.customer()
+    now_ms = c.api.advance(1)
+    for days in (365, 30):
+        create(c, included_grant=100, expires_at=now_ms + days * DAY_MS)
+    c.track(60)
+    assert [balance for balance, _ in c.parts()] == [40, 100]

@@ -154,7 +154,7 @@ def test_case_215_nothing_is_always_allowed_of_what_is_held(world: World) -> Non
 
 
 def test_case_203_nothing_held_is_never_allowed(world: World) -> None:
-    """Without the lock, which is not built."""
+    """Without a lock."""
     c = world.holding(M(1))
     world.feature("other")
     for required in (0, 1, -1, 100):

@@ -33,9 +33,12 @@ ALL = {
         {"feature_id": "msg", "limit": 5, "interval": "day", "enabled": False},
     ],
     "overage_allowed": [{"feature_id": "credits", "enabled": False}, {"feature_id": "seats"}],
-    "usage_alerts": [{"threshold": 80, "threshold_type": "usage_percentage", "name": "soon"}],
+    "usage_alerts": [{"threshold": 80, "threshold_type": "usage_percentage", "name": "soon", "enabled": False}],
     "auto_topups": [
-        {"feature_id": "msg", "threshold": 10, "quantity": 100, "purchase_limit": {"interval": "month", "limit": 3}},
+        {
+            "feature_id": "msg", "threshold": 10, "quantity": 100, "enabled": False,
+            "purchase_limit": {"interval": "month", "limit": 3},
+        },
     ],
 }
 READ = Controls(
@@ -45,8 +48,8 @@ READ = Controls(
     ),
     usage_limits=(UsageLimit("msg", True, Decimal(5), "day", "utc"), UsageLimit("msg", False, Decimal(5), "day")),
     overage_allowed=(OverageAllowed("credits", False), OverageAllowed("seats", True)),
-    usage_alerts=(UsageAlert(None, True, Decimal(80), "usage_percentage", "soon"),),
-    auto_topups=(AutoTopup("msg", True, Decimal(10), Decimal(100), PurchaseLimit("month", 3)),),
+    usage_alerts=(UsageAlert(None, False, Decimal(80), "usage_percentage", "soon"),),
+    auto_topups=(AutoTopup("msg", False, Decimal(10), Decimal(100), PurchaseLimit("month", 3)),),
 )
 
 
@@ -82,6 +85,18 @@ def test_unknown_fields_are_ignored() -> None:
     )
 
 
+@pytest.mark.parametrize(("raw", "path"), [
+    ({"usage_alerts": [{"threshold": 5, "threshold_type": "usage"}]}, "usage_alerts[0].enabled"),
+    ({"auto_topups": [{"feature_id": "msg", "threshold": 1, "quantity": 5, "enabled": True}]}, "auto_topups[0].enabled"),
+    ({"spend_limits": [{"overage_limit": 1, "skip_overage_billing": True}]}, "spend_limits[0].skip_overage_billing"),
+], ids=str)
+def test_what_would_do_nothing_yet_is_refused(raw: dict[str, Any], path: str) -> None:
+    with pytest.raises(ApiError) as problem:
+        read(raw)
+    assert (problem.value.status, problem.value.code) == (400, "not_supported")
+    assert path in problem.value.message and "no effect yet" in problem.value.message
+
+
 def test_what_is_left_open_is_not_shown() -> None:
     shown = controls_v2(READ)
     assert list(shown) == list(ALL)
@@ -95,8 +110,8 @@ def test_what_is_left_open_is_not_shown() -> None:
 
 
 DAY = {"feature_id": "msg", "limit": 5, "interval": "day"}
-ALERT = {"threshold": 5, "threshold_type": "usage"}
-TOP_UP = {"feature_id": "msg", "threshold": 1, "quantity": 5}
+ALERT = {"threshold": 5, "threshold_type": "usage", "enabled": False}
+TOP_UP = {"feature_id": "msg", "threshold": 1, "quantity": 5, "enabled": False}
 
 
 @pytest.mark.parametrize(("raw", "path", "word"), [

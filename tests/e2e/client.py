@@ -66,6 +66,10 @@ class Bridge:
         """One feature of `customers.get`."""
         return self.customer(customer_id)["features"][feature_id]
 
+    def set_balances(self, customer_id: str, balances: list[dict[str, Any]]) -> None:
+        """Sets what remains of features."""
+        raise NotImplementedError
+
     def _call(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -83,6 +87,10 @@ class AutumnJs(Bridge):
 
     def _call(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
         return {"method": method, "args": [fields]}
+
+    def set_balances(self, customer_id: str, balances: list[dict[str, Any]]) -> None:
+        answer = self._answer({"method": "customers.updateBalances", "args": [customer_id, balances]})
+        assert answer["error"] is None and answer["data"] == {"success": True}, answer
 
     def _get_customer(self, customer_id: str) -> Any:
         answer = self._answer({"method": "customers.get", "args": [customer_id]})
@@ -103,6 +111,9 @@ class AutumnPy(Bridge):
 
     def _call(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
         return {"method": method, "kwargs": fields}
+
+    def set_balances(self, customer_id: str, balances: list[dict[str, Any]]) -> None:
+        self.call("features.set_balances", customer_id=customer_id, balances=balances)
 
     def _get_customer(self, customer_id: str) -> Any:
         return self.call("customers.get", customer_id=customer_id)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 
 from tests.run.harness import REPOSITORY, Sidecar
 
 from .client import KEY, AutumnJs, AutumnPy, Bridge
+from .newer import AutumnJs13, AutumnPython, AutumnSdk
 
 SETTINGS = {"SIDECAR_SECRET_KEYS": KEY, "SIDECAR_PARTITIONS": "8", "SIDECAR_TEST_CLOCK": "1"}
 
@@ -32,5 +33,21 @@ def example() -> Iterator[Sidecar]:
 def client(request: pytest.FixtureRequest, example: Sidecar) -> Iterator[Bridge]:
     """Each published client in turn."""
     bridge = request.param(example.url)
+    yield bridge
+    bridge.close()
+
+
+@pytest.fixture(scope="session", params=[AutumnJs13, AutumnSdk], ids=["autumn-js-1.3.13", "autumn-sdk-1.2.0"])
+def strict(request: pytest.FixtureRequest, example: Sidecar) -> Iterator[Any]:
+    """Each client of 2.4 and 2.5 in turn."""
+    bridge = request.param(example.url)
+    yield bridge
+    bridge.close()
+
+
+@pytest.fixture(scope="session")
+def lenient(example: Sidecar) -> Iterator[AutumnPython]:
+    """The client of 2.0."""
+    bridge = AutumnPython(example.url)
     yield bridge
     bridge.close()

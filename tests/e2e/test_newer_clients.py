@@ -1,117 +1,18 @@
-"""The newest published clients against a running sidecar: autumn-js 1.3.13 and autumn-sdk 1.2.0, which
-parse every answer strictly at API version 2.4 and 2.5, and autumn-python 0.2.0, which speaks 2.0.
-
-Each runs in a process of its own (`clients/newer/bridge.*`), never failing open.
+"""The newest published clients against a running sidecar: customers, checks and tracks, entities, plans
+and features. `test_newer_balances.py` and `test_newer_billing.py` have the rest.
 """
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 from decimal import Decimal
-from typing import Any, Iterator
-
-import httpx
-import pytest
+from typing import Any
 
 from tests.run.harness import Sidecar, wait_for
 
-from . import install
-from .client import KEY, Bridge
+from .newer import AutumnPython, buy_messages, new_id
 
-NEWER = install.CLIENTS / "newer"
-HEADERS = {"Authorization": f"Bearer {KEY}"}
 LISTED_WITHIN_S = 1.0
-
-
-class AutumnJs13(Bridge):
-    """npm autumn-js 1.3.13: camelCase, which is put into the names of the wire here."""
-
-    name = "autumn-js"
-    has_features = lists_plans_for_customers = True
-
-    def __init__(self, url: str):
-        super().__init__(["node", str(NEWER / "bridge.mjs"), str(install.javascript(NEWER)), url, KEY])
-
-    def _call(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"method": _camel(method), "args": [renamed(fields, _camel)] if fields else []}
-
-    def call(self, method: str, **fields: Any) -> Any:
-        data = renamed(super().call(method, **fields), _snake)
-        return data["result"] if "result" in data else data
-
-
-class AutumnSdk(Bridge):
-    """PyPI autumn-sdk 1.2.0, whose group `features` does not load at all, and whose `plans.list` takes
-    no customer."""
-
-    name = "autumn-sdk"
-    has_features = lists_plans_for_customers = False
-
-    def __init__(self, url: str):
-        super().__init__([str(install.python(NEWER / "autumn-sdk.txt")), str(NEWER / "bridge.py"), self.name, url, KEY])
-
-    def _call(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"method": method, "kwargs": fields}
-
-    def call(self, method: str, **fields: Any) -> Any:
-        data = super().call(method, **fields)
-        return data["result"] if "result" in data else data
-
-
-class AutumnPython(Bridge):
-    """PyPI autumn-python 0.2.0: API version 2.0, REST, models without validation."""
-
-    name = "autumn-python"
-
-    def __init__(self, url: str):
-        super().__init__([str(install.python(NEWER / "autumn-python.txt")), str(NEWER / "bridge.py"), self.name, url, KEY])
-
-    def _call(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"method": method, "kwargs": fields}
-
-
-def renamed(value: Any, rename: Any) -> Any:
-    """The value with every name of its objects changed."""
-    if isinstance(value, dict):
-        return {rename(name): renamed(item, rename) for name, item in value.items()}
-    return [renamed(item, rename) for item in value] if isinstance(value, list) else value
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), name)
-
-
-@pytest.fixture(scope="module", params=[AutumnJs13, AutumnSdk], ids=["autumn-js-1.3.13", "autumn-sdk-1.2.0"])
-def strict(request: pytest.FixtureRequest, example: Sidecar) -> Iterator[Any]:
-    """Each client of 2.4 and 2.5 in turn."""
-    bridge = request.param(example.url)
-    yield bridge
-    bridge.close()
-
-
-@pytest.fixture(scope="module")
-def lenient(example: Sidecar) -> Iterator[AutumnPython]:
-    """The client of 2.0."""
-    bridge = AutumnPython(example.url)
-    yield bridge
-    bridge.close()
-
-
-def new_id(kind: str = "new") -> str:
-    return f"{kind}_{uuid.uuid4().hex[:8]}"
-
-
-def buy_messages(sidecar: Sidecar, customer_id: str) -> None:
-    """200 messages, bought on the payment page."""
-    body = {"customer_id": customer_id, "product_id": "top_up", "options": [{"feature_id": "messages", "quantity": 200}]}
-    url = httpx.post(f"{sidecar.url}/v1/attach", json=body, headers=HEADERS).raise_for_status().json()["checkout_url"]
-    assert httpx.post(f"{url}/pay").status_code < 400
 
 
 def test_customers(strict: Any, example: Sidecar) -> None:

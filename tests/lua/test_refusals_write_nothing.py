@@ -123,7 +123,7 @@ for _verb, _mode in (("track", "cap"), ("check", "send")):
 
     @refusal(_verb, "RANGE")
     def _(s: Scripted, verb: str = _verb, mode: str = _mode) -> Any:
-        huge = bucket(9, MAX, flags=layout.USAGE_ALLOWED, balance=5 - MAX)
+        huge = bucket(9, 0, flags=layout.USAGE_ALLOWED, balance=5 - MAX)
         s.load({"a": [huge]}, name="deep", cid=8)
         return lambda: s.spend(verb, {"a": 10}, mode, name="deep", key="k")
 
@@ -229,7 +229,7 @@ def _(s: Scripted) -> Any:
 
 @refusal("hold", "RANGE")
 def _(s: Scripted) -> Any:
-    s.load({"a": [bucket(9, MAX, flags=layout.USAGE_ALLOWED, balance=5 - MAX)]}, name="deep", cid=8)
+    s.load({"a": [bucket(9, 0, flags=layout.USAGE_ALLOWED, balance=5 - MAX)]}, name="deep", cid=8)
     return lambda: s.hold(10, name="deep")
 
 
@@ -264,7 +264,7 @@ def _(s: Scripted) -> Any:
 
 @refusal("settle", "RANGE")
 def _(s: Scripted) -> Any:
-    s.load({"a": [bucket(9, MAX, flags=layout.USAGE_ALLOWED, balance=5 - MAX)]}, name="deep", cid=8)
+    s.load({"a": [bucket(9, 0, flags=layout.USAGE_ALLOWED, balance=5 - MAX)]}, name="deep", cid=8)
     assert s.hold(3, name="deep")[0] == b"OK"
     return lambda: s.settle("confirm", 20, name="deep")
 

@@ -93,7 +93,8 @@ class Account:
         """The bucket, slot or rollover of this name; None if it is gone or has expired."""
         for bucket in self.buckets:
             if not bucket.expired(now):
-                for part in all_parts(bucket) + rollover_parts(bucket, now):
+                shared = [Part(bucket, bucket.entity_id)] if bucket.unlimited else all_parts(bucket)  # also without an entity
+                for part in shared + rollover_parts(bucket, now):
                     if part.name == name:
                         return part
         return None

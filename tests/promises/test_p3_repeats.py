@@ -111,7 +111,9 @@ VERBS = {
     "delete": Verb(BALANCES + "delete", {**MSG, "balance_id": "gift"}, gift),
     "recalculate": Verb(BALANCES + "recalculate", MSG, debt),
     "usage": Verb("/v1/usage", {**MSG, "value": 5}),
-    "balances of a customer": Verb("/v1/customers/{c}/balances", {"balances": [{"feature_id": "msg", "balance": 3}, {"feature_id": "pool", "balance": 4}]}),
+    "balances of a customer": Verb(
+        "/v1/customers/{c}/balances", {"balances": [{"feature_id": "msg", "balance": 3}, {"feature_id": "pool", "balance": 4}]}
+    ),
 }
 
 

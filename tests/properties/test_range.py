@@ -14,8 +14,10 @@ import redis
 from sidecar.catalog.model import Feature
 from sidecar.catalog.snapshot import Catalog
 from sidecar.domain import layout
+from sidecar.domain.intervals import MONTH, add_interval, next_reset
 from sidecar.domain.quantities import QUANTITY_MAX
 from tests.model.account import Bucket
+from tests.model.buckets import RolloverRule
 
 from .machine import SETTINGS
 from .subject import Scripts, Subject
@@ -78,8 +80,32 @@ def test_credits_out_of_range_are_refused(subject):
     assert track(subject, QUANTITY_MAX // 3 + 1) == (b"RANGE", 1)
     assert row(subject).balance == 9
     assert track(subject, 4) == (b"OK", 2) and row(subject).balance == -3
-    assert track(subject, QUANTITY_MAX // 3 - 1) == (b"OK", 3)
-    assert row(subject).balance == 9 - 3 * (4 + QUANTITY_MAX // 3 - 1)
+    assert track(subject, QUANTITY_MAX // 3 - 3) == (b"RANGE", 2), "what is used would pass the range"
+    assert track(subject, QUANTITY_MAX // 3 - 4) == (b"OK", 3)
+    assert row(subject).balance == 9 - 3 * (QUANTITY_MAX // 3)
+
+
+def test_a_reset_far_below_zero_is_exact(subject):
+    """What a reset adds is no more than the range holds, because what is used never is."""
+    month = {"interval": MONTH, "anchor": START, "next_reset_at": next_reset(START, MONTH, 1, START)}
+    grant(subject, "unit", 10, **month)
+    assert track(subject, QUANTITY_MAX - 5, "overflow") == (b"OK", 2)
+    assert track(subject, 6, "overflow") == (b"RANGE", 2)
+    assert track(subject, 5, "overflow") == (b"OK", 3)
+    subject._real.set_clock(month["next_reset_at"])
+    subject.look()
+    assert row(subject).balance == 10
+    assert subject.records()[-1][9] == QUANTITY_MAX
+
+
+def test_rollovers_stop_where_the_sums_would_pass_the_range(subject):
+    month = {"interval": MONTH, "anchor": START, "next_reset_at": next_reset(START, MONTH, 1, START)}
+    grant(subject, "unit", 2**52 - 1, rolls=RolloverRule(0), **month)
+    for k in (1, 2, 3):
+        subject._real.set_clock(add_interval(START, MONTH, 1, k))
+        subject.look()
+        rows = [row for _, row in subject.state().rows.values()]
+        assert sum(row.balance for row in rows) == min(QUANTITY_MAX, (k + 1) * (2**52 - 1))
 
 
 def test_check_says_no_where_track_would_be_out_of_range(subject):

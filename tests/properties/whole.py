@@ -57,8 +57,9 @@ class Whole(Comparison):
         self.no, self.last_keyed, self.first = 0, None, {}
         self.entries: dict[int, Entry] = {}
         self.lock_of: dict[int, str] = {}
+        self.changed_under_holds = False
         self.pin()
-        self.subject: Verbs = Verbs(self.real, f"w{next(_customers)}", world.real_catalog(), SETTINGS)
+        self.subject: Verbs = Verbs(self.real, f"w{next(_customers)}", world.real_catalog(), SETTINGS.model_copy(update={"persist_free_overage": carries}))
         self.subject.carry_debts = int(carries)
         for bucket in world.buckets:
             if bucket.entity_id == CUSTOMER:
@@ -170,6 +171,7 @@ class Whole(Comparison):
         """As ever, but for who has open holds: one of the same name later is another."""
         events = self.model.account.events
         if entity_id not in {events[hold.event].entity_id for hold in self.model.account.open_holds.values()}:
+            self.changed_under_holds = self.changed_under_holds or bool(self.model.account.open_holds)
             super().entity(entity_id, feature_id)
 
     # -- within ----------------------------------------------------------------------------------
@@ -236,6 +238,8 @@ class Whole(Comparison):
 
     def look(self) -> None:
         super().look()
+        if self.changed_under_holds:  # the model knows entities by their names alone
+            return
         held = rows_by_feature(self.subject.state().rows)
         slots = self.subject.state().slots
         for feature_id, rows in held.items():

@@ -18,8 +18,9 @@ for await (const line of createInterface({ input: process.stdin })) {
   const { method, args } = JSON.parse(line);
   let answer;
   try {
-    const [name, part] = method.split(".").reverse();
-    const owner = part ? autumn[part] : autumn;
+    const path = method.split(".");
+    const name = path.pop();
+    const owner = path.reduce((part, next) => part[next], autumn);
     const { data, error, statusCode } = await owner[name](...args);
     answer = { data, error, status: statusCode };
   } catch (thrown) {
