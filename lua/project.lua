@@ -105,7 +105,8 @@ local TOLD_MAX = 64
 -- Whether live numbers may not allow a step.
 local function may_be_refused(operations)
   for _, op in ipairs(operations) do
-    if op[1] == 'set' or op[1] == 'grant' or op[1] == 'dates' or op[1] == 'recalc' or (op[1] == 'drop' and op[5] == 1) then
+    if op[1] == 'set' or op[1] == 'grant' or op[1] == 'dates' or op[1] == 'recalc' or (op[1] == 'drop' and op[5] == 1)
+      or (op[1] == 'entity' and #operations > 1) then
       return true
     end
   end
@@ -115,13 +116,14 @@ end
 -- What such a step finds; `raws` then has every bucket as it is now.
 local function keep_state()
   pack_touched()
-  local plain = {}
+  local plain, present = {}, {}
   for field, value in pairs(plain_writes) do plain[field] = value end
-  return plain
+  for member, is_there in pairs(members) do present[member] = is_there end
+  return plain, present
 end
 
 -- Undoes what a refused step did, but for resets that were due.
-local function back_to(plain)
+local function back_to(plain, present)
   for i = 1, known do
     local blob, before = blobs[i], raws[blobs[i]]
     local found = before ~= '' and unpack_blob(before) or new_blob()
@@ -130,6 +132,7 @@ local function back_to(plain)
     if before == '' then touched[blob] = nil end
   end
   for field in pairs(plain_writes) do plain_writes[field] = plain[field] end
+  members = present
   step.changes, step.features = {}, {}
 end
 
@@ -148,14 +151,16 @@ for i = 6, #ARGV do
   if decoded.v > version + 1 then return {'GAP', version} end
   if decoded.v == version + 1 and not gone then
     step = {changes = {}, features = {}, carried = {}, refused = 0}
-    local kept = may_be_refused(decoded.ops) and keep_state()
+    local kept, present
+    if may_be_refused(decoded.ops) then kept, present = keep_state() end
     for _, op in ipairs(decoded.ops) do
-      if step.refused < 2 then ops[op[1]](op) end
+      if step.refused == 0 then ops[op[1]](op) end
     end
-    if step.refused >= 2 then
-      back_to(kept)
-      tell(decoded.v, step.refused)
+    if step.refused > 0 and kept then back_to(kept, present) end
+    for _, op in ipairs(step.refused == 1 and kept and decoded.ops or {}) do
+      if op[1] == 'entity' then note({'e!', op[2], op[3]}) end
     end
+    if step.refused > 1 then tell(decoded.v, step.refused) end
     version = decoded.v
     step.version = version
     step.resets, step.reset_changes, resets, reset_changes = resets, reset_changes, {}, {}

@@ -51,15 +51,39 @@ local function planned(at, amount, now)
   if plan_spend(w, amount, 'reject') == 0 and in_range(w) then return w end
 end
 
--- The largest amount that a reject-mode spend takes (false: any), and what each entry of the walk then
--- gives (false: without end).
+-- The units that each entry of a plan pays: of a credit system's, those that its credits complete
+-- where they were drawn. Together they are the amount.
+local function units_paid(w)
+  local units, given, told = {}, {}, {}
+  for j = 1, w.m do units[j] = 0 end
+  for i = 1, #w.parts, 3 do
+    local j, taken = w.parts[i], w.parts[i + 1]
+    local s = w.s[j]
+    if s == 0 then
+      units[j] = units[j] + taken
+    else
+      given[s] = (given[s] or 0) + taken
+      local so_far = math.min(w.paid[s], units_of(given[s], w.n[s], w.d[s]))
+      units[j], told[s] = units[j] + so_far - (told[s] or 0), so_far
+    end
+  end
+  return units
+end
+
+-- The largest amount that a reject-mode spend takes (false: any), and how many units each entry of the
+-- walk then pays (false: without end).
 local function plan_most(at, now)
   local w = build_walk(at, 0, now)
   local window = w.caps[0] and w.caps[0].window
   local most, endless = drain(w)
   if endless and not window then
-    w.take[endless] = false
-    return false, w.take
+    local units = {}
+    for j = 1, w.m do
+      local s = w.s[j]
+      units[j] = s == 0 and w.take[j] or w.n[s] > 0 and units_of(w.take[j], w.n[s], w.d[s]) or 0
+    end
+    units[endless] = false
+    return false, units
   end
   most = math.min(most or MAX, window or MAX)
   local best, fits, too_much = planned(at, most, now), most, most
@@ -71,5 +95,5 @@ local function plan_most(at, now)
     end
     best = planned(at, fits, now)
   end
-  return fits, best.take
+  return fits, units_paid(best)
 end

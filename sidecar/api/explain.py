@@ -78,8 +78,8 @@ async def explained(
         "reason": now.reason or None,
         "accepts": None if now.accepts is None else number(feature_id, now.accepts),
         "truncated": now.truncated,
-        "buckets": [_bucket(bucket, number) for bucket in buckets],
-        "rollovers": [_rollover(bucket, number) for bucket in rollovers],
+        "buckets": [_bucket(bucket, number, feature_id) for bucket in buckets],
+        "rollovers": [_rollover(bucket, number, feature_id) for bucket in rollovers],
         "caps": [shown for cap in now.caps for shown in _caps(cap, past, number)],
         "holds": _holds(now, number),
         "changes": [_change(entry, past.labels, ids, number) for entry in past.entries],
@@ -117,7 +117,7 @@ def _past(
     )
 
 
-def _bucket(bucket: Bucket, number: Number) -> dict[str, Any]:
+def _bucket(bucket: Bucket, number: Number, asked: str) -> dict[str, Any]:
     of = bucket.feature_id
     return {
         "id": public_id(bucket.no),
@@ -126,14 +126,14 @@ def _bucket(bucket: Bucket, number: Number) -> dict[str, Any]:
         "entity_id": bucket.entity_id or None,
         "balance": number(of, bucket.balance),
         "granted": number(of, bucket.granted),
-        "gives": None if bucket.gives is None else number(of, bucket.gives),
+        "gives": None if bucket.gives is None else number(asked, bucket.gives),
         "floor": None if bucket.floor is None else number(of, bucket.floor),
         "expires_at": bucket.expires_at or None,
     }
 
 
-def _rollover(bucket: Bucket, number: Number) -> dict[str, Any]:
-    shown = _bucket(bucket, number)
+def _rollover(bucket: Bucket, number: Number, asked: str) -> dict[str, Any]:
+    shown = _bucket(bucket, number, asked)
     del shown["floor"]
     return {**shown, "rolled_over_from": public_id(bucket.parent)}
 

@@ -48,20 +48,16 @@ async def create_entities(ctx: Context, customer_id: str, new: Sequence[NewEntit
     Raises ApiError: 404 `customer_not_found` or `feature_not_found`, 400 for a feature that has no
     entities or wrong controls, 409 `entity_already_exists`, 400 `usage_limit_exceeded` when the
     feature's balance has no room for them."""
-    cid, versions = await _opened(ctx, customer_id, new)
-    refused = await _refused(ctx, customer_id, cid, new, versions)
-    if not refused:
-        await ctx.store.write(_settle, cid, [entity.id for entity in new], [])
+    cid, version = await _opened(ctx, customer_id, new)
+    ids = [entity.id for entity in new]
+    if not await _refused(ctx, customer_id, cid, ids, version):
+        await ctx.store.write(_settle, cid, ids, [])
         return
-    opened = [entity.id for entity in new if entity.id not in refused]
-    await ctx.store.write(_settle, cid, [], list(refused))
-    if opened:
-        await decide(ctx, _close, customer_id, opened)
-        await project(ctx, customer_id)
-    feature_id = next(entity.feature_id for entity in new if entity.id in refused)
+    await ctx.store.write(_settle, cid, [], ids)
+    features = ", ".join(sorted({repr(entity.feature_id) for entity in new}))
     raise ApiError(
-        400, "usage_limit_exceeded", f"feature_id: the customer has no {feature_id!r} left for another entity, or its shares would pass "
-        "the range of exact numbers"
+        400, "usage_limit_exceeded", f"feature_id: the customer has no {features} left for so many entities more, or their shares would "
+        "pass the range of exact numbers; none was made"
     )
 
 
@@ -116,7 +112,7 @@ def entity_feature(catalog: Catalog, feature_id: str) -> Feature:
     return feature
 
 
-async def _opened(ctx: Context, customer_id: str, new: Sequence[NewEntity]) -> tuple[int, list[int]]:
+async def _opened(ctx: Context, customer_id: str, new: Sequence[NewEntity]) -> tuple[int, int]:
     """As `_open`; an id whose closing the sync worker has yet to apply is waited for."""
     for _ in range(CLOSING_WAITS_MAX):
         written = await decide(ctx, _open, customer_id, new)
@@ -128,9 +124,9 @@ async def _opened(ctx: Context, customer_id: str, new: Sequence[NewEntity]) -> t
 
 def _open(
     conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, new: Sequence[NewEntity]
-) -> tuple[int, list[int]] | None:
-    """Writes pending rows and one step per entity; returns the customer's internal id and the
-    steps' versions, or None with nothing written while an entity of one of the ids is closing."""
+) -> tuple[int, int] | None:
+    """Writes pending rows and one step for all; returns the customer's internal id and the step's
+    version, or None with nothing written while an entity of one of the ids is closing."""
     features = [entity_feature(catalog, entity.feature_id) for entity in new]
     controls = [NO_CONTROLS if e.controls is None else e.controls.over(NO_CONTROLS, catalog.features) for e in new]
     change = Change.of(conn, catalog, now_ms, customer_id)
@@ -143,7 +139,6 @@ def _open(
             raise ApiError(409, "entity_already_exists", f"id: entity {entity_id!r} exists already")
     if taken:
         return None
-    versions = []
     for entity, feature, own in zip(new, features, controls):
         inserted = conn.execute(entities.insert().values(
             cid=change.cid, id=entity.id, name=entity.name, feature_id=feature.id, status=PENDING, created_at=now_ms,
@@ -151,26 +146,19 @@ def _open(
         if own.lists():
             change.set_entity(inserted.inserted_primary_key[0], controls=own)
         change.ops.append(steps.open_entity(entity.id, feature))
-        versions.append(change.commit_step())
-    return change.cid, versions
+    return change.cid, change.commit_step()
 
 
-async def _refused(
-    ctx: Context, customer_id: str, cid: int, new: Sequence[NewEntity], versions: Sequence[int]
-) -> set[str]:
-    """The ids that the script refused. A step that another caller projected for us has no outcome
+async def _refused(ctx: Context, customer_id: str, cid: int, ids: Sequence[str], version: int) -> bool:
+    """Whether the script refused the step. One that another caller projected for us has no outcome
     here; then the live state tells. Raises ApiError 404 if the customer was deleted meanwhile."""
-    outcomes = {outcome.version: outcome for outcome in await project(ctx, customer_id, cid)}
-    by_version = dict(zip(versions, new))
-    refused = {entity.id for version, entity in by_version.items() if version in outcomes and outcomes[version].refused}
-    unknown = [entity.id for version, entity in by_version.items() if version not in outcomes]
-    if unknown:
-        state = await ctx.engine.view(customer_id)
-        if state is None or state.cid != cid:  # another one of that name may be there by now
-            raise not_found("customer", customer_id)
-        open_ids = set(state.entity_features)
-        refused.update(entity_id for entity_id in unknown if entity_id not in open_ids)
-    return refused
+    for outcome in await project(ctx, customer_id, cid):
+        if outcome.version == version:
+            return bool(outcome.refused)
+    state = await ctx.engine.view(customer_id)
+    if state is None or state.cid != cid:  # another one of that name may be there by now
+        raise not_found("customer", customer_id)
+    return not all(entity_id in state.entity_features for entity_id in ids)
 
 
 def _settle(conn: Connection, cid: int, opened: Sequence[str], refused: Sequence[str]) -> None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 class Bucket(NamedTuple):
-    """A bucket (or an entity's share of one), in units of its feature. `gives` is what it would pay
-    of the most that a reject-mode call takes, `floor` how low it may go; None for no end. `parent` is
+    """A bucket (or an entity's share of one), in units of its feature. `gives` is how many units of
+    the feature asked about it would pay of the most that a reject-mode call takes, `floor` how low it
+    may go; None for no end. `parent` is
     the bucket that a rollover comes from."""
 
     feature_id: str

@@ -178,15 +178,15 @@ def test_the_largest_value_is_fine_and_one_more_is_not(api: Api, c: str) -> None
 
 
 def test_a_sum_out_of_range_is_refused(api: Api, fresh: str) -> None:
-    """Each value fits by itself, the balance they would lead to does not."""
+    """Each value fits by itself, the usage they would lead to does not."""
     body = {"customer_id": fresh, "feature_id": "coarse", "value": 2**53 - 100, "overage_behavior": "overflow"}
     api.post(TRACK, body)
     assert api.balances(fresh)["coarse"]["balance"] == 5 - (2**53 - 100)
     message = api.refused(TRACK, body, 400, "invalid_inputs")
     assert message.startswith("value") and "precision" in message
-    api.refused(TRACK, {**body, "value": 107}, 400, "invalid_inputs")
-    api.post(TRACK, {**body, "value": 104})
-    assert api.balances(fresh)["coarse"]["balance"] == -(2**53 - 1)
+    api.refused(TRACK, {**body, "value": 100}, 400, "invalid_inputs")
+    api.post(TRACK, {**body, "value": 99})
+    assert api.balances(fresh)["coarse"]["usage"] == 2**53 - 1
 
 
 @pytest.mark.parametrize("path", BOTH)
