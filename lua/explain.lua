@@ -28,7 +28,7 @@ local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
 local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
 if not values[1] then return {'MISSING'} end
 header = unpack_header(values[1])
-if has(header[7], DEAD) then return {'MISSING'} end
+if has(header[7], ABSENT) then return {'MISSING'} end
 now = math.max(now, header[6])
 local code = read_state(values, now)
 if code then return {code} end

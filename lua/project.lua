@@ -183,6 +183,7 @@ if gone then
   return {'OK', version, refused}
 end
 if #steps > 0 then
+  if has(header[7], LOADING) then header[7] = header[7] - LOADING end
   write_changed(customer_key)
   for field in pairs(removed) do redis.call('HDEL', customer_key, field) end
   for member, present in pairs(members) do

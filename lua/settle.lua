@@ -41,7 +41,7 @@ local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
 local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
 if not values[1] then return {'MISSING'} end
 header = unpack_header(values[1])
-if has(header[7], DEAD) then return {'MISSING'} end
+if has(header[7], ABSENT) then return {'MISSING'} end
 now = math.max(now, header[6])
 local fingerprint, ttl_ms, cid = ARGV[7], tonumber(ARGV[8]), header[2]
 local refusal, recall, new_receipt, remember

@@ -32,7 +32,7 @@ local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
 local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
 if not values[1] then return {'MISSING'} end
 local _, cid, version, _, _, last_ms, state_flags, next_roll = struct.unpack(HEADER, values[1])
-if bit.band(state_flags, DEAD) ~= 0 then return {'MISSING'} end
+if bit.band(state_flags, ABSENT) ~= 0 then return {'MISSING'} end
 if last_ms > now then now = last_ms end
 local mode, fingerprint, ttl_ms = ARGV[4], ARGV[7], tonumber(ARGV[8])
 local refusal, recall, new_receipt, remember

@@ -29,7 +29,7 @@ if #fields == 0 then return {'MISSING'} end
 for i = 1, #fields, 2 do
   if fields[i] == 'h' then header = unpack_header(fields[i + 1]) end
 end
-if has(header[7], DEAD) then return {'MISSING'} end
+if has(header[7], ABSENT) then return {'MISSING'} end
 now = math.max(now, header[6])
 for i = 1, #fields, 2 do
   local kind = string.sub(fields[i], 1, 2)

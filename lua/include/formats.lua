@@ -3,4 +3,4 @@ local FORMAT = 2
 local COUNTS, HOT, SLOT, HEADER = '>BI2I2I2i8i8', '>I4i8i8I2i8i8i8', '>I4i8i8i8i8', '>Bi8i8i8i8i8BI4'
 local HOT_WIDTH = 7
 local COUNTS_SIZE, HOT_SIZE, BALANCE_AT, BALANCE_SIZE = 23, 46, 4, 8
-local DEAD, CAPS = 1, 2
+local DEAD, CAPS, LOADING, ABSENT = 1, 2, 4, 5

@@ -42,7 +42,9 @@ ROLLOVER = 256
 
 DEAD = 1
 CAPS = 2
-"""Flags of a header: only what a deleted customer left behind; some feature has caps."""
+LOADING = 4
+"""Flags of a header: only what a deleted customer left behind; some feature has caps; steps that SQL
+decided before the load are still to come, so that nobody may be answered from this state yet."""
 
 ROLLOVER_NO_MIN = 1 << 31
 """Numbers from here on are given to rollovers by the scripts; smaller ones by SQL."""
@@ -136,7 +138,7 @@ class Blob:
 
 class Header(NamedTuple):
     """What a state says of its customer: internal id, structure version, the last log entry, the
-    time of that call, flags (DEAD, CAPS), and the number of the next rollover."""
+    time of that call, flags (DEAD, CAPS, LOADING), and the number of the next rollover."""
 
     cid: int
     version: int

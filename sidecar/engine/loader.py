@@ -106,7 +106,7 @@ def state_fields(snapshot: Snapshot) -> dict[bytes, bytes]:
     customer = snapshot.customer
     header = layout.Header(
         customer.cid, customer.applied_version, *snapshot.cursor, customer.last_ms,
-        layout.CAPS if snapshot.caps else 0, customer.next_roll_no,
+        (layout.CAPS if snapshot.caps else 0) | (layout.LOADING if snapshot.steps else 0), customer.next_roll_no,
     )
     return {
         b"h": layout.pack_header(header), **_bucket_fields(snapshot), **_entity_fields(snapshot), **_cap_fields(snapshot),

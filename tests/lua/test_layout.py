@@ -23,7 +23,7 @@ COLUMNS = {
     "PLAN": "plan_id", "ITEM": "item", "PARENT": "parent", "ROLL_LENGTH": "roll_length", "ROLL_MAX": "roll_max", "ROLL_PERCENT": "roll_percent",
     "RESET_AT": "reset_at", "RESET_OVER": "reset_over", "HELD": "held",
 }
-FLAGS = ("UNLIMITED", "USAGE_ALLOWED", "CONTINUOUS", "ADD_ON", "PER_ENTITY", "BOOLEAN", "PAID", "ROLLOVER", "DEAD", "CAPS")
+FLAGS = ("UNLIMITED", "USAGE_ALLOWED", "CONTINUOUS", "ADD_ON", "PER_ENTITY", "BOOLEAN", "PAID", "ROLLOVER", "DEAD", "CAPS", "LOADING")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_flags_and_bounds_are_the_same(constants: dict[str, Any]) -> None:
 def test_every_constant_is_known_here(constants: dict[str, Any]) -> None:
     known = {
         *COLUMNS, *FLAGS, "FORMAT", "MAX", "USED_HIGH_UNIT", "ROW_WIDTH", "SLOT_WIDTH", "PERIOD", "COUNTS", "HOT", "SLOT", "HEADER",
-        "SLOT_GRANTED", "SLOT_HELD", "HOT_WIDTH", "COUNTS_SIZE", "HOT_SIZE", "BALANCE_AT", "BALANCE_SIZE", "PACKED_MAX",
+        "SLOT_GRANTED", "SLOT_HELD", "ABSENT", "HOT_WIDTH", "COUNTS_SIZE", "HOT_SIZE", "BALANCE_AT", "BALANCE_SIZE", "PACKED_MAX",
     }
     assert set(constants) == known, "a new constant needs its comparison"
 

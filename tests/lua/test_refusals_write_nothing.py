@@ -89,6 +89,23 @@ def _(s: Scripted) -> Any:
     return lambda: s.spend("track", {"a": 5})
 
 
+def half_loaded(s: Scripted) -> None:
+    """Customer `c` as a load leaves it while steps that SQL decided before are still to come."""
+    s.client.hset(keys.customer(0, "c"), "h", layout.pack_header(layout.Header(CID, 1, GENERATION, -1, 0, layout.LOADING)))
+
+
+@refusal("track", "MISSING", "steps still to come")
+def _(s: Scripted) -> Any:
+    half_loaded(s)
+    return lambda: s.spend("track", {"a": 5})
+
+
+@refusal("check", "MISSING", "steps still to come")
+def _(s: Scripted) -> Any:
+    half_loaded(s)
+    return lambda: s.spend("check", {"a": 5}, "send")
+
+
 for _verb, _mode in (("track", "cap"), ("track", "reject"), ("track", "overflow"), ("check", "send"), ("check", "")):
     refusal(_verb, "ENTITY", _mode or "no event")(
         lambda s, verb=_verb, mode=_mode: lambda: s.spend(verb, {"a": 5, **({"b": 1} if verb == "track" else {})}, mode, entity="nobody")
@@ -559,6 +576,13 @@ def test_what_has_nothing_to_write_writes_nothing(scripted: Scripted, call: Refu
     before = scripted.digest()
     assert call(scripted)[0] == b"OK"
     assert scripted.digest() == before
+
+
+def test_a_load_is_over_when_its_steps_are_there(scripted: Scripted) -> None:
+    ready(scripted)
+    half_loaded(scripted)
+    assert scripted.project((2, [["drop", "b", 2, "", 0, 1]]))[0] == b"OK"
+    assert scripted.spend("track", {"a": 5})[0] == b"OK"
 
 
 @pytest.mark.parametrize(
