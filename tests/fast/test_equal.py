@@ -276,7 +276,7 @@ def test_random_requests_are_answered_alike(worlds: Worlds) -> None:
         run()
     made = sum(statuses.values())
     assert len(short) > made / 4, f"only {len(short)} of {made} went the short way"
-    assert {200, 400, 401, 404} <= set(statuses), statuses
+    assert {200, 400} <= set(statuses), statuses
     assert all(not api.differences() for api in worlds.both)
 
 
