@@ -22,14 +22,7 @@ local FIELDS_AT, count, entity_id = 6, tonumber(ARGV[5]), ARGV[4]
 --- @include "general"
 --- @include "judge"
 --- @include "most"
-local now = fence(KEYS[1], ARGV[1], ARGV[2])
-if not now then return {'STALE'} end
-local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
-local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
-if not values[1] then return {'MISSING'} end
-header = unpack_header(values[1])
-if has(header[7], ABSENT) then return {'MISSING'} end
-now = math.max(now, header[6])
+--- @include "begin"
 local code = read_state(values, now)
 if code then return {code} end
 

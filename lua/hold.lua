@@ -35,21 +35,7 @@ local FIELDS_AT, count, entity_id = 17, tonumber(ARGV[11]), ARGV[5]
 --- @include "general"
 --- @include "judge"
 --- @include "decide"
---- @include "marks"
-local now = fence(KEYS[1], ARGV[1], ARGV[2])
-if not now then return {'STALE'} end
-local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
-local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
-if not values[1] then return {'MISSING'} end
-header = unpack_header(values[1])
-if has(header[7], ABSENT) then return {'MISSING'} end
-now = math.max(now, header[6])
-local fingerprint, ttl_ms, cid = ARGV[7], tonumber(ARGV[8]), header[2]
-local refusal, recall, new_receipt, remember
-if fingerprint ~= '' then
---- @include "receipt"
-  refusal = recall(KEYS[1], KEYS[7], fingerprint, ARGV[9], ttl_ms, tonumber(ARGV[10]), now, cid)
-end
+--- @include "begin_keyed"
 if not refusal and redis.call('HEXISTS', KEYS[2], lock_field(ARGV[4])) == 1 then return {'LOCKED'} end
 if not refusal and redis.call('ZCARD', KEYS[5]) >= tonumber(ARGV[14]) then return {'MANY'} end
 local code = read_state(values, now)
@@ -105,5 +91,5 @@ plain_writes[lock_field(ARGV[4])] = cmsgpack.pack({header[4], header[5], hold})
 write_changed(KEYS[2])
 redis.call('ZADD', KEYS[5], expires_at, ARGV[4])
 redis.call('ZADD', KEYS[6], expires_at, hold_member(ARGV[13], ARGV[4]))
-if receipt then remember(KEYS[1], KEYS[7], receipt, ttl_ms, id) end
+if receipt then remember(KEYS[1], KEYS[#KEYS], receipt, ttl_ms, id) end
 return {'OK', id, now, allowed, reason, chosen, required, customer, entities, paid, expires_at, ARGV[4]}

@@ -36,21 +36,7 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL REFUSED ARCHIVED RETURNED OP
 local FIELDS_AT, count, entity_id = 19, tonumber(ARGV[11]), ARGV[5]
 --- @include "general"
 --- @include "undo"
---- @include "marks"
-local now = fence(KEYS[1], ARGV[1], ARGV[2])
-if not now then return {'STALE'} end
-local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
-local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
-if not values[1] then return {'MISSING'} end
-header = unpack_header(values[1])
-if has(header[7], ABSENT) then return {'MISSING'} end
-now = math.max(now, header[6])
-local fingerprint, ttl_ms, cid = ARGV[7], tonumber(ARGV[8]), header[2]
-local refusal, recall, new_receipt, remember
---- @include "receipt"
-if fingerprint ~= '' then
-  refusal = recall(KEYS[1], KEYS[5], fingerprint, ARGV[9], ttl_ms, tonumber(ARGV[10]), now, cid)
-end
+--- @include "begin_keyed"
 if refusal then return refusal end
 local open_hold = ARGV[18] ~= '' and redis.call('HGET', KEYS[2], lock_field(ARGV[18]))
 if open_hold then
@@ -143,5 +129,5 @@ local reply = {now, applied, dropped, held, customer, entities, all_paid}
 local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply, cid)
 local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], features, receipt and cmsgpack.pack(receipt) or '')
 write_changed(KEYS[2])
-if receipt then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+if receipt then remember(KEYS[1], KEYS[#KEYS], receipt, ttl_ms, id) end
 return {'OK', id, now, applied, dropped, held, customer, entities, all_paid}

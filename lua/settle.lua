@@ -34,21 +34,7 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS ARCHIVED ABSENT 
 local FIELDS_AT, count, entity_id = 16, tonumber(ARGV[11]), ARGV[5]
 --- @include "general"
 --- @include "undo"
---- @include "marks"
-local now = fence(KEYS[1], ARGV[1], ARGV[2])
-if not now then return {'STALE'} end
-local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
-local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
-if not values[1] then return {'MISSING'} end
-header = unpack_header(values[1])
-if has(header[7], ABSENT) then return {'MISSING'} end
-now = math.max(now, header[6])
-local fingerprint, ttl_ms, cid = ARGV[7], tonumber(ARGV[8]), header[2]
-local refusal, recall, new_receipt, remember
-if fingerprint ~= '' then
---- @include "receipt"
-  refusal = recall(KEYS[1], KEYS[8], fingerprint, ARGV[9], ttl_ms, tonumber(ARGV[10]), now, cid)
-end
+--- @include "begin_keyed"
 if refusal then return refusal end
 local raw, action = redis.call('HGET', KEYS[2], lock_field(ARGV[4])), ARGV[12]
 if not raw then
@@ -152,6 +138,6 @@ write_changed(KEYS[2])
 redis.call('ZREM', KEYS[5], ARGV[4])
 redis.call('ZREM', KEYS[6], hold_member(ARGV[14], ARGV[4]))
 redis.call('SET', KEYS[7], cmsgpack.pack({outcome, final, now, claimed_ms}), 'PX', ARGV[15])
-if receipt then remember(KEYS[1], KEYS[8], receipt, ttl_ms, id) end
+if receipt then remember(KEYS[1], KEYS[#KEYS], receipt, ttl_ms, id) end
 if late then return {'EXPIRED'} end
 return {'OK', id, outcome, final}

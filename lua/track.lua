@@ -24,16 +24,7 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL REFUSED RANGE SLOTS ARCHIVED
 --- @include "fence"
 --- @include "formats"
 --- @include "ids"
-local now = fence(KEYS[1], ARGV[1], ARGV[2])
-if not now then return {'STALE'} end
-local FIELDS_AT, count, entity_id = 12, tonumber(ARGV[11]), ARGV[5]
---- @include "direct"
-local features_at = FIELDS_AT + 2 * count + (entity_id == '' and 1 or 2)
-local values = redis.call('HMGET', KEYS[2], unpack(ARGV, FIELDS_AT, features_at - 1))
-if not values[1] then return {'MISSING'} end
-local _, cid, version, _, _, last_ms, state_flags, next_roll = struct.unpack(HEADER, values[1])
-if bit.band(state_flags, ABSENT) ~= 0 then return {'MISSING'} end
-if last_ms > now then now = last_ms end
+--- @include "begin_directly"
 local mode, fingerprint, ttl_ms = ARGV[4], ARGV[7], tonumber(ARGV[8])
 local refusal, recall, new_receipt, remember
 if fingerprint ~= '' then
@@ -51,14 +42,7 @@ if parts then
   for i = 1, count do blobs[i], none[i] = i == paying and after or values[1 + i] or '', {} end
   local reply = {now, {amount}, {0}, {1}, blobs, none, parts}
   local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply, cid)
-  local record = {2, 1, cid, now, version, '', ARGV[6], 0, 1, ARGV[at], amount, amount, #parts}
-  for i = 1, #parts do record[13 + i] = parts[i] end
-  local end_at = 13 + #parts
-  record[end_at + 1], record[end_at + 2] = {}, receipt and cmsgpack.pack(receipt) or ''
-  local id = redis.call('XADD', KEYS[3], entry_id(ARGV[1]), 'd', cmsgpack.pack(record))
-  local seq = tonumber(string.match(id, '%d+$'))
-  redis.call('HSET', KEYS[2], 'h', struct.pack(HEADER, FORMAT, cid, version, tonumber(ARGV[1]), seq, now, 0, next_roll),
-    ARGV[FIELDS_AT + paying], after)
+  local id = keep_directly(at, amount, paying, parts, after, receipt)
   if receipt then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
   return {'OK', id, now, reply[2], reply[3], reply[4], blobs, none, parts}
 end

@@ -44,3 +44,17 @@ local function payer(values, at)
   local rest = math.fmod(product, d)
   return tonumber(ARGV[at + 4]), (product - rest) / d + (rest > 0 and 1 or 0)
 end
+
+-- Writes what was paid directly, of the call at `at`: the log record, the blob and the header. Returns
+-- the entry's id.
+local function keep_directly(at, amount, paying, parts, after, receipt)
+  local record = {2, 1, cid, now, version, '', ARGV[6], 0, 1, ARGV[at], amount, amount, #parts}
+  for i = 1, #parts do record[13 + i] = parts[i] end
+  local end_at = 13 + #parts
+  record[end_at + 1], record[end_at + 2] = {}, receipt and cmsgpack.pack(receipt) or ''
+  local id = redis.call('XADD', KEYS[3], entry_id(ARGV[1]), 'd', cmsgpack.pack(record))
+  local seq = tonumber(string.match(id, '%d+$'))
+  redis.call('HSET', KEYS[2], 'h', struct.pack(HEADER, FORMAT, cid, version, tonumber(ARGV[1]), seq, now, 0, next_roll),
+    ARGV[FIELDS_AT + paying], after)
+  return id
+end

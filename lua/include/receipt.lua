@@ -16,15 +16,6 @@ local function ledger_of_bytes(packed, now, ttl_ms)
   return bytes
 end
 
--- Whether SQL was asked for a key in a snapshot that cannot have missed it: `looked_up` names the
--- snapshot's generation and cursor.
-local function asked(meta_key, generation, looked_up)
-  local of, gen, seq = string.match(looked_up, '^(%d+) (%d+) (-?%d+)$')
-  if of ~= generation then return false end
-  local evicted_gen, evicted_seq = mark(meta_key, 'eg', 'es')
-  return not before(tonumber(gen), tonumber(seq), evicted_gen, evicted_seq)
-end
-
 -- What a key already stands for: nil when it is free (then bytes_ledger is set), else the answer.
 local bytes_ledger
 recall = function(meta_key, record_key, fingerprint, looked_up, ttl_ms, bytes_max, now, cid)

@@ -144,12 +144,6 @@ def expand_of(call_query: Any, fields: Mapping[str, Any], known: Iterable[str]) 
     return frozenset(wanted)
 
 
-def require_v1(version: tuple[int, int], what: str) -> None:
-    """Refuses API versions whose shape of `what` is not built: only 1.2 is."""
-    if version != (1, 2):
-        raise NotSupported("x-api-version", f"{what} is answered in the shape of 1.2 only, for now")
-
-
 def refuse_old(version: tuple[int, int]) -> None:
     """Refuses API versions older than any client still sends."""
     if version < (1, 2):

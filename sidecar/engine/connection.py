@@ -39,7 +39,6 @@ class Connection(asyncio.Protocol):
         self._held: list[tuple[Done, Any]] = []
         self._out: list[bytes] = []
         self._flush_due = False
-        self._wrote = False
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -3,11 +3,11 @@ every route that has them, at every version; what is in force is in Redis before
 
 from __future__ import annotations
 
-import uuid
 from typing import Any, Iterator
 
 import pytest
 
+from tests.api.rpc import at, rpc, new_id
 from tests.http import Api, audit
 
 NEWER = ["2.0", "2.1", "2.3", "2.5.0"]
@@ -50,18 +50,6 @@ def seller(module_api: Api) -> Api:
 def api(seller: Api) -> Iterator[Api]:
     yield seller
     audit(seller)
-
-
-def at(version: str) -> dict[str, Any]:
-    return {"headers": {"x-api-version": version}}
-
-
-def rpc(api: Api, version: str, method: str, status: int = 200, **body: Any) -> Any:
-    return api.post(f"/v1/{method}", body, status, **at(version))
-
-
-def new_id() -> str:
-    return f"c_{uuid.uuid4().hex[:10]}"
 
 
 def shown(api: Api, customer_id: str, version: str = "2.3") -> Any:

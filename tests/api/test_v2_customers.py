@@ -6,6 +6,7 @@ from typing import Any, Iterator
 
 import pytest
 
+from tests.api.rpc import at, rpc
 from tests.http import Api, audit
 
 VERSIONS = ["1.2", "2.0", "2.1", "2.2", "2.3", "2.5.0"]
@@ -49,14 +50,6 @@ def seller(module_api: Api) -> Api:
 def api(seller: Api) -> Iterator[Api]:
     yield seller
     audit(seller)
-
-
-def at(version: str) -> dict[str, Any]:
-    return {"headers": {"x-api-version": version}}
-
-
-def rpc(api: Api, version: str, method: str, status: int = 200, **body: Any) -> Any:
-    return api.post(f"/v1/{method}", body, status, **at(version))
 
 
 def buyer(api: Api) -> str:
