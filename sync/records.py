@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from sidecar.domain import receipt
+
 from .changes import Change, change
 from .fields import INT_MAX, Fields, RecordError, unpacked
 
@@ -24,7 +26,6 @@ __all__ = ["BucketPart", "Info", "Idempotency", "Part", "Record", "RecordError",
            "Use", "decode"]
 
 FORMAT = 2
-IDEMPOTENCY_FORMAT = 1
 USE, QUIET, STEP = 1, 2, 3
 """Kinds: an event; resets and changes without one; a step of the customer's structure."""
 
@@ -253,10 +254,10 @@ def json_safe(value: Any, depth_max: int = 64) -> Any:
 
 
 def _idempotency(data: bytes, cid: int) -> Idempotency:
-    fields = Fields(unpacked(data))
-    if fields.whole() != IDEMPOTENCY_FORMAT:
-        raise RecordError("idempotency record of another format")
-    end_ms = fields.natural()
-    if fields.natural() != cid:
+    try:
+        found = receipt.unpack(data)
+    except ValueError as problem:
+        raise RecordError(f"idempotency record: {problem}") from problem
+    if found.cid != cid:
         raise RecordError("idempotency record of another customer")
-    return Idempotency(end_ms, data)
+    return Idempotency(found.end_ms, data)

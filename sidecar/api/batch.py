@@ -16,7 +16,7 @@ import structlog
 from starlette.routing import Route
 
 from ..catalog.snapshot import Catalog
-from ..engine import spend
+from ..engine import scripts, spend
 from ..engine.errors import ReplyLost
 from ..engine.spend import Refused, Result
 from ..errors import ApiError, invalid
@@ -136,6 +136,7 @@ async def _decoded(call: Call, body: Any, verb: str) -> Decoded | None:
         return decode_track(body, None, call.version, catalog) if verb == "track" else decode_check(body, None, catalog)
 
     decoded = await check_track.decode_with(call.ctx, decode)
+    decoded.spend.brief = decoded.spend.script is scripts.TRACK
     if decoded.spend.lock is None and not decoded.refund_of:
         await complete(call.ctx, decoded, body, call.version)
     return decoded

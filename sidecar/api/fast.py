@@ -344,7 +344,7 @@ class FastService:
             return None
         catalog, data = self._ctx.catalog.current, bytes(cycle.body)
         decoder = quick.decode_check if cycle.verb == "check" else quick.decode_track
-        decoded = decoder(data, cycle.key, catalog)
+        decoded = decoder(data, cycle.key, cycle.version, catalog)
         if decoded is not None:
             return decoded
         body = wire.decode(data, wire.JSON)

@@ -4,7 +4,8 @@ bytes as `decode` and `answers` give (a test holds them equal), or None where th
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import struct
+from typing import Annotated, Any, NamedTuple, Sequence
 
 import msgpack
 import msgspec
@@ -17,7 +18,7 @@ from ..engine import scripts
 from ..engine.spend import Result, Spend
 from .answers import check_head
 from .balance_views import balance_v12
-from .decode import KEY_CHARS_MAX, Decoded, fingerprint
+from .decode import KEY_CHARS_MAX, SHOWS_BALANCES, Decoded, fingerprint
 from .fields import ID_CHARS_MAX
 
 TEMPLATES_MAX = 20_000
@@ -29,7 +30,11 @@ FIRST_BALANCE = layout.COUNTS.size + 4
 NOTHING_ELSE = b"\0\0\0\0\0"
 """The other bytes of the counts: fewer than 256 buckets, no slots, none archived."""
 
+TRACKED_ONE = msgpack.packb({"v": "1", "s": "track"})
+"""The info of a track of one, without a key."""
+
 HOLES = ("balance", "usage")
+HOLE = b"%b"
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -57,7 +62,7 @@ _check_decoder = msgspec.json.Decoder(_Check)
 _track_decoder = msgspec.json.Decoder(_Track)
 
 
-def decode_check(data: bytes, key_header: str | None, catalog: Catalog) -> Decoded | None:
+def decode_check(data: bytes, key_header: str | None, version: tuple[int, int], catalog: Catalog) -> Decoded | None:
     """The call in a check body with nothing but the most common fields."""
     try:
         body = _check_decoder.decode(data)
@@ -78,13 +83,13 @@ def decode_check(data: bytes, key_header: str | None, catalog: Catalog) -> Decod
         told: dict[str, Any] = {"v": str(amount), "s": "check", "m": "reject"}
         if key:
             print_of = fingerprint("check", body.customer_id, "", body.feature_id, None, amount, None, None, None)
-            told["k"], told["f"] = key, print_of
+            told["k"] = key
         info = msgpack.packb(told)
     call = Spend(scripts.CHECK, body.customer_id, "", (paid,), "send" if send else "", info, key, print_of)
     return Decoded(call, amount, body.feature_id, None)
 
 
-def decode_track(data: bytes, key_header: str | None, catalog: Catalog) -> Decoded | None:
+def decode_track(data: bytes, key_header: str | None, version: tuple[int, int], catalog: Catalog) -> Decoded | None:
     """The call in a track body with nothing but the most common fields."""
     try:
         body = _track_decoder.decode(data)
@@ -95,12 +100,17 @@ def decode_track(data: bytes, key_header: str | None, catalog: Catalog) -> Decod
     paid = _paid(body.customer_id, body.feature_id, amount, catalog)
     if paid is None or key is None or not data.isascii():
         return None
-    told: dict[str, Any] = {"v": str(amount), "s": "track"}
+    info = TRACKED_ONE if amount == 1 else None
     print_of = b""
-    if key:
-        print_of = fingerprint("track", body.customer_id, "", body.feature_id, None, amount, "cap", None, None)
-        told["k"], told["f"] = key, print_of
-    call = Spend(scripts.TRACK, body.customer_id, "", (paid,), "cap", msgpack.packb(told), key, print_of)
+    if key or info is None:
+        told: dict[str, Any] = {"v": str(amount), "s": "track"}
+        if key:
+            print_of = fingerprint("track", body.customer_id, "", body.feature_id, None, amount, "cap", None, None)
+            told["k"] = key
+        info = msgpack.packb(told)
+    call = Spend(
+        scripts.TRACK, body.customer_id, "", (paid,), "cap", info, key, print_of, brief=version < SHOWS_BALANCES
+    )
     return Decoded(call, amount, body.feature_id, None)
 
 
@@ -120,63 +130,89 @@ def _paid(customer_id: str, feature_id: str, amount: int, catalog: Catalog) -> t
     return (feature, scaled) if -QUANTITY_MAX <= scaled <= QUANTITY_MAX else None
 
 
+def answer_track(decoded: Decoded, result: Result) -> bytes:
+    """The body of a track at a version that shows no balances."""
+    return _encode({
+        "customer_id": decoded.spend.customer_id, "id": result.event_id, "code": "event_received",
+        "feature_id": decoded.feature_id,
+    })
+
+
 def answer_check(decoded: Decoded, result: Result, catalog: Catalog) -> bytes | None:
     """The 1.2 body of a check on plain buckets of the customer."""
-    if decoded.spend.entity_id or any(result.entity_blobs):
+    call = decoded.spend
+    if call.entity_id or any(result.entity_blobs):
         return None
-    head, shown = check_head(decoded, result, catalog, (1, 2))
-    blob = result.blobs[result.fields.index(shown.id)]
+    asked = call.features[0][0]
+    if result.allowed and not (result.shown or result.event_id or result.lock_id):
+        shown, blob = asked, result.blobs[0]
+        head = _ALLOWED % (_encode(call.customer_id), _encode(decoded.amount), _encode(asked.id))
+    else:
+        said, shown = check_head(decoded, result, catalog, (1, 2))
+        head, blob = _encode(said)[:-1], result.blobs[result.fields.index(shown.id)]
     if not blob:
         return None
     rows = blob[2]
     if not 0 < rows <= PLAIN_ROWS_MAX or blob[1:2] + blob[3:7] != NOTHING_ELSE:
         return None
-    mask, balances, start = [blob[:FIRST_BALANCE]], [], FIRST_BALANCE
-    for _ in range(rows):
-        balances.append(int.from_bytes(blob[start : start + 8], "big", signed=True))
-        mask.append(blob[start + 8 : start + layout.HOT.size])
-        start += layout.HOT.size
-    mask.append(blob[start - 4 :])
-    key = (shown.id, b"".join(mask))
+    shape = _SHAPES[rows]
+    key = (shown.id, b"".join([blob[part] for part in shape.rest]))
     template = catalog.answer_templates.get(key)
     if template is None:
         template = _template(shown, blob)
         if len(catalog.answer_templates) < TEMPLATES_MAX:
             catalog.answer_templates[key] = template
-    if not template.parts:
-        return None
-    return template.fill(_encode(head)[:-1], balances)
+    return template.fill(head, shape.balances.unpack_from(blob)) if template.text else None
+
+
+_ALLOWED = b'{"allowed":true,"customer_id":%b,"required_balance":%b,"code":"feature_found","feature_id":%b'
+"""How `check_head` begins where nothing but that is to be said."""
+
+
+class _Shape(NamedTuple):
+    """Where the balances of so many buckets are in a blob, and everything else."""
+
+    balances: struct.Struct
+    rest: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, rows: int) -> _Shape:
+        """Of a blob of so many."""
+        starts = [FIRST_BALANCE + i * layout.HOT.size for i in range(rows)]
+        between = [slice(a + 8, b) for a, b in zip(starts, starts[1:])]
+        balances = struct.Struct(f">{layout.COUNTS.size}x" + f"4xq{layout.HOT.size - 12}x" * rows)
+        return cls(balances, (slice(0, FIRST_BALANCE), *between, slice(starts[-1] + 8, None)))
+
+
+_SHAPES = {rows: _Shape.of(rows) for rows in range(1, PLAIN_ROWS_MAX + 1)}
 
 
 class _Template:
     """The balance fields of one arrangement of buckets, with holes for what changes by use:
-    balance and usage, of the whole and then of each bucket in order."""
+    balance and usage, of the whole and then of each bucket in order. No text: not plain."""
 
-    __slots__ = ("parts", "_order", "_granted", "_precision")
+    __slots__ = ("text", "_granted", "_sum", "_unit", "_precision")
 
-    def __init__(self, parts: list[bytes], order: list[int], granted: list[int], precision: int):
-        self.parts = parts
-        self._order = order
+    def __init__(self, text: bytes, granted: list[int], precision: int):
+        self.text = text
         self._granted = granted
+        self._sum = sum(granted)
+        self._unit = 10**precision
         self._precision = precision
 
-    def fill(self, head: bytes, balances: list[int]) -> bytes:
+    def fill(self, head: bytes, balances: Sequence[int]) -> bytes:
         """The answer: its beginning, then the balance fields."""
-        precision, granted = self._precision, self._granted
         total = sum(balances)
-        numbers = [_text(total, precision), _text(sum(granted) - total, precision)]
-        for i in self._order:
-            numbers.append(_text(balances[i], precision))
-            numbers.append(_text(granted[i] - balances[i], precision))
-        made = [head]
-        for part, number in zip(self.parts, numbers):
-            made.append(part)
-            made.append(number)
-        made.append(self.parts[-1])
-        return b"".join(made)
+        numbers = [total, self._sum - total]
+        for granted, balance in zip(self._granted, balances):
+            numbers += (balance, granted - balance)
+        unit = self._unit
+        return head + self.text % tuple([
+            b"%d" % (scaled // unit) if scaled % unit == 0 else _text(scaled, self._precision) for scaled in numbers
+        ])
 
 
-_NONE = _Template([], [], [], 0)
+_NONE = _Template(b"", [], 0)
 
 
 def _template(feature: Feature, blob: bytes) -> _Template:
@@ -184,37 +220,30 @@ def _template(feature: Feature, blob: bytes) -> _Template:
     rows = layout.unpack(blob).rows
     if any(row.flags & NOT_PLAIN or row.expires_at or row.held or not (row.plan_id or row.interval) for row in rows):
         return _NONE
-    fields = balance_v12(feature, rows, None)
-    parts, last = [], b""
-    for name, value in fields.items():
+    text, holes = b"", len(rows) * 2 + 2
+    for name, value in balance_v12(feature, rows, None).items():
+        text += b"," + _encode(name) + b":"
         if name == "breakdown":
-            last += b',"breakdown":['
-            for i, entry in enumerate(value):
-                last += b"," if i else b""
-                for j, (inner, text) in enumerate(entry.items()):
-                    last += (b"," if j else b"{") + _encode(inner) + b":"
-                    if inner in HOLES:
-                        parts.append(last)
-                        last = b""
-                    else:
-                        last += _encode(text)
-                last += b"}"
-            last += b"]"
-            continue
-        last += b"," + _encode(name) + b":"
-        if name in HOLES:
-            parts.append(last)
-            last = b""
+            text += b"[" + b",".join(_with_holes(entry) for entry in value) + b"]"
         else:
-            last += _encode(value)
-    parts.append(last + b"}")
-    return _Template(parts, list(range(len(rows))), [row.granted for row in rows], feature.precision)
+            text += HOLE if name in HOLES else _literal(value)
+    text += b"}"
+    if text.replace(b"%%", b"").count(HOLE) != holes:  # some bucket is not in the breakdown
+        return _NONE
+    return _Template(text, [row.granted for row in rows], feature.precision)
+
+
+def _with_holes(entry: dict[str, Any]) -> bytes:
+    parts = [_encode(name) + b":" + (HOLE if name in HOLES else _literal(value)) for name, value in entry.items()]
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _literal(value: Any) -> bytes:
+    return _encode(value).replace(b"%", b"%%")
 
 
 def _text(scaled: int, precision: int) -> bytes:
     """The number that `scaled` stands for, as JSON: what `unscale` gives, encoded."""
-    if not precision:
-        return b"%d" % scaled
     whole, rest = divmod(abs(scaled), 10**precision)
     sign = b"-" if scaled < 0 else b""
     if not rest:

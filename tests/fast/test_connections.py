@@ -216,7 +216,7 @@ def _fails(*_: Any, **__: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(fast.FastService, "_decoded"), (spend, "start"), (spend, "_result"), (quick, "answer_check"), (fast.FastService, "_conclude")],
+    [(fast.FastService, "_decoded"), (spend, "start"), (spend, "_outcome"), (quick, "answer_check"), (fast.FastService, "_conclude")],
     ids=["decoding", "starting", "in the reply", "answering", "concluding"],
 )
 def test_a_fault_is_a_500_and_the_connections_go_on(
