@@ -74,7 +74,7 @@ def _tracked(ctx: Context, item: Item, started: float) -> dict[str, Any]:
         value = decoded.amount if decoded is not None else None
         return {"status": result.status, "event_id": None, "value": value, "code": result.code, "message": result.message}
     assert isinstance(result, Result) and decoded is not None
-    ctx.metrics.decided("track", "replayed" if result.replayed else "applied", "", time.perf_counter() - started)
+    check_track.count_track(ctx, result, started)
     return {"status": 200, "event_id": result.event_id, "value": amount_of(decoded, result)}
 
 

@@ -130,8 +130,14 @@ def _paid(customer_id: str, feature_id: str, amount: int, catalog: Catalog) -> t
     return (feature, scaled) if -QUANTITY_MAX <= scaled <= QUANTITY_MAX else None
 
 
+def is_plain(decoded: Decoded) -> bool:
+    """Whether a track is one that `answer_track` answers: of a feature, for the customer itself, at a
+    version that shows no balances."""
+    return decoded.spend.brief and not (decoded.spend.entity_id or decoded.event_name or decoded.asynchronous)
+
+
 def answer_track(decoded: Decoded, result: Result) -> bytes:
-    """The body of a track at a version that shows no balances."""
+    """The body of a plain track."""
     return _encode({
         "customer_id": decoded.spend.customer_id, "id": result.event_id, "code": "event_received",
         "feature_id": decoded.feature_id,
