@@ -68,13 +68,40 @@ def decode_check(data: bytes, key_header: str | None, version: tuple[int, int], 
         body = _check_decoder.decode(data)
     except msgspec.DecodeError:
         return None
-    if body.with_preview:
+    return _check(body, key_header, catalog) if data.isascii() else None
+
+
+def decode_track(data: bytes, key_header: str | None, version: tuple[int, int], catalog: Catalog) -> Decoded | None:
+    """The call in a track body with nothing but the most common fields."""
+    try:
+        body = _track_decoder.decode(data)
+    except msgspec.DecodeError:
         return None
+    return _track(body, key_header, version < SHOWS_BALANCES, catalog) if data.isascii() else None
+
+
+def check_of(item: Any, catalog: Catalog) -> Decoded | None:
+    """As `decode_check`, of one item of a batch."""
+    try:
+        return _check(msgspec.convert(item, _Check), None, catalog)
+    except msgspec.ValidationError:
+        return None
+
+
+def track_of(item: Any, catalog: Catalog) -> Decoded | None:
+    """As `decode_track`, of one item of a batch, whose answers are brief."""
+    try:
+        return _track(msgspec.convert(item, _Track), None, True, catalog)
+    except msgspec.ValidationError:
+        return None
+
+
+def _check(body: _Check, key_header: str | None, catalog: Catalog) -> Decoded | None:
     send = body.send_event
     key = _key(body.idempotency_key, key_header)
     amount = 1 if body.required_balance is None else body.required_balance
     paid = _paid(body.customer_id, body.feature_id, amount, catalog)
-    if paid is None or key is None or not data.isascii():
+    if paid is None or key is None or body.with_preview:
         return None
     info, print_of = b"", b""
     if not send:
@@ -89,28 +116,20 @@ def decode_check(data: bytes, key_header: str | None, version: tuple[int, int], 
     return Decoded(call, amount, body.feature_id, None)
 
 
-def decode_track(data: bytes, key_header: str | None, version: tuple[int, int], catalog: Catalog) -> Decoded | None:
-    """The call in a track body with nothing but the most common fields."""
-    try:
-        body = _track_decoder.decode(data)
-    except msgspec.DecodeError:
-        return None
+def _track(body: _Track, key_header: str | None, brief: bool, catalog: Catalog) -> Decoded | None:
     key = _key(body.idempotency_key, key_header)
     amount = 1 if body.value is None else body.value
     paid = _paid(body.customer_id, body.feature_id, amount, catalog)
-    if paid is None or key is None or not data.isascii():
+    if paid is None or key is None:
         return None
-    info = TRACKED_ONE if amount == 1 else None
-    print_of = b""
-    if key or info is None:
+    info, print_of = TRACKED_ONE, b""
+    if key or amount != 1:
         told: dict[str, Any] = {"v": str(amount), "s": "track"}
         if key:
             print_of = fingerprint("track", body.customer_id, "", body.feature_id, None, amount, "cap", None, None)
             told["k"] = key
         info = msgpack.packb(told)
-    call = Spend(
-        scripts.TRACK, body.customer_id, "", (paid,), "cap", info, key, print_of, brief=version < SHOWS_BALANCES
-    )
+    call = Spend(scripts.TRACK, body.customer_id, "", (paid,), "cap", info, key, print_of, brief=brief)
     return Decoded(call, amount, body.feature_id, None)
 
 
