@@ -31,7 +31,7 @@ STATE = "fast"
 """Where the lifespan state has the `FastService`."""
 
 STATUS_LINE = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-LENGTHS_MAX = 2_000
+SIZES_MAX = 2_000
 
 METHODS = (
     "data_received", "connection_lost", "on_message_begin", "on_headers_complete", "on_message_complete", "_start_asgi_task",
@@ -75,18 +75,18 @@ def protocol(wanted: bool) -> Any:
 class FastCycle:
     """One request on the short way, with the members that uvicorn looks at in its own cycle."""
 
-    __slots__ = ("protocol", "head", "keep_alive", "disconnected", "response_complete", "body", "more_body", "_started", "_launched")
+    __slots__ = ("protocol", "head", "keep_alive", "disconnected", "response_complete", "body", "more_body", "_started", "_waits")
 
-    def __init__(self, protocol: FastProtocol, head: Head, keep_alive: bool):
+    def __init__(self, protocol: FastProtocol, head: Head, keep_alive: bool, whole: bytes | None = None):
+        """`whole` is the body of a request whose turn it is already; its call is launched by who makes this."""
         self.protocol = protocol
         self.head = head
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
-        self.body: bytes | bytearray = bytearray()
-        self.more_body = True
+        self.more_body = self._waits = whole is None
+        self.body: bytes | bytearray = bytearray() if whole is None else whole
         self._started = False
-        self._launched = False
 
     @property
     def message_event(self) -> FastCycle:
@@ -101,18 +101,11 @@ class FastCycle:
 
     def set(self) -> None:
         """Launches the call once its turn has come, its body is whole and the client reads."""
-        if not self._started or self._launched or self.more_body or self.disconnected:
+        if not self._waits or not self._started or self.more_body or self.disconnected:
             return
         if self.protocol.flow.write_paused:
             return  # a client that does not read gets nothing more done; `resume_writing` comes back
-        self._launched = True
-        self.protocol.service.launch(self)
-
-    def launch_whole(self, body: bytes) -> None:
-        """As what leads to `set`'s launch, where the turn, the body and a client that reads are there."""
-        self.body = body
-        self.more_body = False
-        self._started = self._launched = True
+        self._waits = False
         self.protocol.service.launch(self)
 
     def respond(self, reply: Reply) -> None:
@@ -126,50 +119,51 @@ class FastCycle:
             parts += [name, b": ", value, b"\r\n"]
         for header, text in reply.headers.items():
             parts.append(f"{header.lower()}: {text}\r\n".encode("latin-1"))
-        parts.append(b"content-length: %d\r\ncontent-type: %b\r\n" % (len(body), content_type.encode()))
+        parts.append(b"content-length: %d\r\ncontent-type: %b\r\n\r\n" % (len(body), content_type.encode()))
         self._send(b"".join(parts), body)
 
     def respond_ok(self, body: bytes) -> None:
         """As `respond`, a 200 whose JSON is ready."""
         headers, size = self.protocol.server_state.default_headers, len(body)
-        beginning = BEGINNINGS.of_size.get(size) if BEGINNINGS.headers is headers else None
-        self._send(beginning or BEGINNINGS.make(headers, size), body)
+        head = OK_HEADS.of_size.get(size) if OK_HEADS.headers is headers else None
+        self._send(head or OK_HEADS.make(headers, size), body)
 
-    def _send(self, beginning: bytes, body: bytes) -> None:
+    def _send(self, head: bytes, body: bytes) -> None:
         """Writes an answer; only drops it if there is one already, or the client has gone."""
         if self.response_complete:
             return
         self.response_complete = True
-        protocol, transport = self.protocol, self.protocol.transport
+        protocol = self.protocol
+        transport = protocol.transport
         if self.disconnected or transport.is_closing():
             return
         if self.keep_alive:
-            transport.write(b"%b\r\n%b" % (beginning, body))
+            transport.write(head + body)
         else:
-            transport.write(b"%bconnection: close\r\n\r\n%b" % (beginning, body))
+            transport.write(head[:-2] + b"connection: close\r\n\r\n" + body)
             transport.close()
         protocol.on_response_complete()
 
 
-class _Beginnings:
-    """How a JSON 200 begins, by the size of its body, as long as uvicorn's own headers are the same:
-    it makes a new list of them each second."""
+class _OkHeads:
+    """The heads of JSON 200s, by the size of the body, for as long as uvicorn's own headers are the
+    same: it makes a new list of them each second."""
 
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
         self.of_size: dict[int, bytes] = {}
 
     def make(self, headers: list[tuple[bytes, bytes]], size: int) -> bytes:
-        """The beginning for those headers and that size; kept while there are not too many."""
-        if self.headers is not headers or len(self.of_size) >= LENGTHS_MAX:
+        """The head for those headers and that size; kept while there are not too many."""
+        if self.headers is not headers or len(self.of_size) >= SIZES_MAX:
             self.headers, self.of_size = headers, {}
         text = b"".join(b"%b: %b\r\n" % header for header in headers)
-        made = STATUS_LINE[200] + text + b"content-length: %d\r\ncontent-type: application/json\r\n" % size
+        made = STATUS_LINE[200] + text + b"content-length: %d\r\ncontent-type: application/json\r\n\r\n" % size
         self.of_size[size] = made
         return made
 
 
-BEGINNINGS = _Beginnings()
+OK_HEADS = _OkHeads()
 
 
 class FastProtocol(HttpToolsProtocol):
@@ -196,8 +190,8 @@ class FastProtocol(HttpToolsProtocol):
         head = self.service.heads.known.get(data[:end])
         if head is not None and len(data) == end + head.length:
             self._idle_since = None
-            self.cycle = self._turn = cycle = FastCycle(self, head, True)  # type: ignore[assignment]
-            cycle.launch_whole(data[end:])
+            self.cycle = self._turn = cycle = FastCycle(self, head, True, data[end:])  # type: ignore[assignment]
+            self.service.launch(cycle)
             return
         super().data_received(data)
         made: Any = self.cycle

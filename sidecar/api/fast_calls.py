@@ -93,7 +93,7 @@ class FastService:
     def _decoded(self, cycle: FastCycle) -> Decoded | None:
         """The call, None when it is not of the usual kind, or not one at all."""
         head, ctx = cycle.head, self._ctx
-        if head.version < wire.DEFAULT_VERSION or ctx.health.log_full:
+        if ctx.health.log_full:
             return None
         catalog, data = ctx.catalog.current, bytes(cycle.body)
         decoded = (quick.decode_check if head.verb == "check" else quick.decode_track)(data, head.key, head.version, catalog)

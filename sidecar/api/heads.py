@@ -81,7 +81,7 @@ class Heads:
                     return None
             elif name == b"x-api-version":
                 known = self._version_of(value)
-                if known is None:
+                if known is None or known < wire.DEFAULT_VERSION:
                     return None
                 version = known
             else:

@@ -108,3 +108,20 @@ def counted() -> Iterator[list[fast.FastCycle]]:
         yield seen
     finally:
         fast_calls.FastService.launch = launch  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def parsed() -> Iterator[list[fast.FastProtocol]]:
+    """The requests that were parsed, on connections made within."""
+    seen: list[fast.FastProtocol] = []
+    begin = fast.FastProtocol.on_message_begin
+
+    def counting(protocol: fast.FastProtocol) -> None:
+        seen.append(protocol)
+        begin(protocol)
+
+    fast.FastProtocol.on_message_begin = counting  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        fast.FastProtocol.on_message_begin = begin  # type: ignore[method-assign]
