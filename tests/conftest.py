@@ -6,6 +6,7 @@ Valkey and a database of its own. Nothing here stands in for a store.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -17,10 +18,12 @@ import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generator, Iterator, TypeVar
+from typing import Any, Generator, Iterator, TypeVar
 
 import pytest
+import sqlalchemy
 import structlog
+from sqlalchemy.util import LRUCache
 
 # Plain tracebacks: the default draws them with every local variable, at minutes a piece.
 structlog.configure(processors=[
@@ -51,6 +54,36 @@ def _failed_if_skipped(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
     return report
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    """SQLAlchemy keeps compiled statements with an engine and its dialect. A process of the sidecar has one
+    engine, the tests one each, and compiled everything anew for most of a test's time: here the engines
+    of one kind share the first one's dialect and what it compiled."""
+    from sidecar.store import db
+
+    compiled = LRUCache(5_000)
+    connected: dict[str, sqlalchemy.Engine] = {}
+
+    def create_engine(url: str, **options: Any) -> sqlalchemy.Engine:
+        engine = sqlalchemy.create_engine(url, execution_options={"compiled_cache": compiled}, **options)
+        kind = engine.dialect.name
+        if kind in connected:
+            engine.dialect = connected[kind].dialect
+        else:  # a dialect knows its server once an engine has connected
+            sqlalchemy.event.listen(engine, "connect", lambda *_: connected.setdefault(kind, engine))
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db, "create_engine", create_engine)
+        yield
 
 
 @dataclass
