@@ -56,6 +56,48 @@ def _failed_if_skipped(report: Report) -> Report:
     return report
 
 
+LONG_WAITS = ("faults", "run", "load", "e2e", "pages", "flows", "sync", "properties")
+"""Folders of few long tests, which begin first: at the end one of them would have the machine to itself."""
+
+
+WAYS_MARK = "ways(*names): the ways into the app that a test of the API goes, where it is not every one of tests.http.WAYS"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are given to the workers in the order of `pytest_collection_modifyitems`, not by their tests' number."""
+    config.option.loadscopereorder = False
+    config.addinivalue_line("markers", WAYS_MARK)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Without the mark `ways`, a test of the API runs every way."""
+    if mark := metafunc.definition.get_closest_marker("ways"):
+        for name, scope in (("make_api", "function"), ("module_apps", "module")):
+            if name in metafunc.fixturenames:
+                metafunc.definition.add_marker(pytest.mark.parametrize(name, mark.args, indirect=True, scope=scope))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test that does not go the short way calls nothing that is answered there."""
+    mark = item.get_closest_marker("ways")
+    if mark is None or "short" in mark.args:
+        return (yield)
+    from tests import http
+
+    http.short_calls.clear()
+    result = yield
+    assert not http.short_calls, f"calls what the short way answers: mark the test with ways{http.WAYS}"
+    return result
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """LONG_WAITS first, all others in their order."""
+    place = {name: number for number, name in enumerate(LONG_WAITS)}
+    items.sort(key=lambda item: place.get(item.path.parent.name, len(place)))
+
+
 def pytest_collection_finish() -> None:
     """What is loaded by now stays: the collector need not walk it again and again."""
     gc.collect()
