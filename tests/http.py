@@ -1,6 +1,6 @@
 """The whole application over HTTP for tests: real Valkey, real SQL, a test clock, and both ways in:
 ASGI in memory, and uvicorn on a socket as the worker runs it, where check and track go the short way.
-Every test runs once each way.
+Every test runs once each way, but those marked `ways("asgi")`, which may then call neither.
 
 One event loop per session; each test gets an empty Valkey, a database of its own and the app built
 from settings. The loop runs only inside `Api` calls, so nothing happens behind a test's back. When a
@@ -34,6 +34,7 @@ from sqlalchemy import select
 
 from sidecar import app as application
 from sidecar.api import fast
+from sidecar.api.check_track import CHECK_PATHS, TRACK_PATHS
 from sidecar.api.endpoint import Context
 from sidecar.engine import keys
 from sidecar.settings import Settings
@@ -49,8 +50,12 @@ MEMORY = Path("/dev/shm")
 MSGPACK = "application/msgpack"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
+SHORT_PATHS = frozenset(CHECK_PATHS + TRACK_PATHS)
 WAYS = ("asgi", "short")
 """Starlette in memory; uvicorn on a Unix socket, with the short way."""
+
+short_calls: list[str] = []
+"""The paths of checks and tracks that were called; tests/conftest.py empties it."""
 
 T = TypeVar("T")
 
@@ -102,6 +107,8 @@ class Api:
             headers = {name: value.strip() for name, value in headers.items()}
         if content is None and body is not None:
             content = to_json(body)
+        if method == "POST" and path in SHORT_PATHS:
+            short_calls.append(path)
         return await (client or self.client).request(method, path, content=content, headers={**given, **(headers or {})})
 
     def raw(self, method: str, path: str, body: Any = None, **kw: Any) -> httpx.Response:

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from .. import logs, settings
-from . import lock
+from . import heap, lock
 from .errors import RunError
 from .parent import PARENT_FD, watch_parent
 
@@ -54,6 +54,7 @@ async def _run(config: settings.Settings) -> None:
     watch_parent(
         lambda: loop.call_soon_threadsafe(stop.set), data_dir=config.data_dir if config.embedded_redis else None
     )
+    heap.loaded()
     await worker.run(config, stop)
 
 
