@@ -76,22 +76,24 @@ def apply(store: Store, entries: Sequence[Entry], places: Mapping[int, Place], n
     if not moved:
         return Applied({}, 0, ())
     moves = [(p, places[p], to) for p, to in moved.items()]
-    records = [entry for entry in entries if opening_base(entry.data) is None]
-    rejected = store.write_sync(_apply, records, moves, now_ms)
-    return Applied(moved, len(records) - len(rejected), tuple(rejected))
-
-
-def _apply(
-    conn: Connection, entries: Sequence[Entry], moves: Sequence[tuple[int, Place, Cursor]], now_ms: int
-) -> list[tuple[Entry, str]]:
-    partitions.move_cursors(conn, moves)  # first: from here on these partitions' rows are ours
     good: list[tuple[Entry, Record]] = []
-    rejected: list[tuple[Entry, str]] = []
+    damaged: list[tuple[Entry, str]] = []
     for entry in entries:
         try:
             good.append((entry, decode(entry.data)))
         except (RecordError, RecursionError) as error:
-            rejected.append((entry, f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]))
+            if opening_base(entry.data) is None:
+                damaged.append((entry, f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]))
+    rejected = store.write_sync(_apply, good, damaged, moves, now_ms)
+    return Applied(moved, len(good) + len(damaged) - len(rejected), tuple(rejected))
+
+
+def _apply(
+    conn: Connection, good: Sequence[tuple[Entry, Record]], damaged: Sequence[tuple[Entry, str]],
+    moves: Sequence[tuple[int, Place, Cursor]], now_ms: int,
+) -> list[tuple[Entry, str]]:
+    partitions.move_cursors(conn, moves)  # first: from here on these partitions' rows are ours
+    rejected = list(damaged)
     _apply_or_split(conn, good, rejected)
     if rejected:
         conn.execute(insert(sync_rejected), [

@@ -44,7 +44,7 @@ class _Flush:
         self._slots()
         self._holds()
         self._caps_and_windows()
-        self._many(dialects.upsert(self._conn, tables.refunds), [
+        self._upsert(tables.refunds, [
             {"cid": cid, "gen": gen, "seq": seq, "returned": self._rows.returned[cid, gen, seq]}
             for cid, gen, seq in sorted(written.returned) if cid not in self._deleted
         ])
@@ -101,7 +101,7 @@ class _Flush:
         self._delete(tables.slots, ("cid", "no"), written.dropped_slots)
         self._delete(tables.slots, ("cid", "entity_id"), written.closed)
         slots = [(key, self._rows.slots[key]) for key in sorted(written.slots) if key[0] not in self._deleted]
-        self._many(dialects.upsert(self._conn, tables.slots), [
+        self._upsert(tables.slots, [
             {"cid": cid, "no": no, "entity_id": entity_id, "balance": slot.balance, "period": slot.period,
              "granted": slot.granted, "held": slot.held}
             for (cid, no, entity_id), slot in slots
@@ -119,12 +119,12 @@ class _Flush:
         rows, written = self._rows, self._written
         places = [place for place in sorted(written.caps) if place[0] not in self._deleted]
         self._delete(tables.caps, ("cid", "feature_id", "entity_id"), [p for p in places if p not in rows.caps])
-        self._many(dialects.upsert(self._conn, tables.caps), [
+        self._upsert(tables.caps, [
             {"cid": cid, "feature_id": feature_id, "entity_id": entity_id, "data": rows.caps[cid, feature_id, entity_id]}
             for cid, feature_id, entity_id in places if (cid, feature_id, entity_id) in rows.caps
         ])
         self._delete(tables.windows, ("cid", "feature_id", "entity_id"), sorted(written.dropped_windows))
-        self._many(dialects.upsert(self._conn, tables.windows), [
+        self._upsert(tables.windows, [
             {"cid": key[0], "feature_id": key[1], "entity_id": key[2], "interval": key[3], "anchor": key[4],
              "start": rows.windows[key].start_ms, "end": rows.windows[key].end_ms, "used": rows.windows[key].used}
             for key in sorted(written.windows) if key[0] not in self._deleted
@@ -164,9 +164,13 @@ class _Flush:
             )
 
     def _delete(self, table: Table, names: tuple[str, ...], keys: Sequence[tuple[Any, ...]]) -> None:
-        where = [table.c[name] == bindparam(f"b_{name}") for name in names]
-        rows = [{f"b_{name}": part for name, part in zip(names, key)} for key in keys]
-        self._many(delete(table).where(*where), rows)
+        if keys:
+            where = [table.c[name] == bindparam(f"b_{name}") for name in names]
+            self._conn.execute(delete(table).where(*where), [{f"b_{name}": part for name, part in zip(names, key)} for key in keys])
+
+    def _upsert(self, table: Table, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self._conn.execute(dialects.upsert(self._conn, table), rows)
 
     def _many(self, statement: Any, rows: list[dict[str, Any]]) -> None:
         if rows:

@@ -130,7 +130,12 @@ class Record(NamedTuple):
     @property
     def touches_buckets(self) -> bool:
         """Whether any bucket is named."""
-        return bool(self.resets or self.changes) or any(use.parts for use in self.uses)
+        if self.resets or self.changes:
+            return True
+        for use in self.uses:
+            if use.parts:
+                return True
+        return False
 
 
 def decode(data: bytes) -> Record:

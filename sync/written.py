@@ -15,6 +15,7 @@ from .records import STEP, Record, Use
 from .rows import Bucket, Entry, Hold, Place, SlotKey, WindowKey
 
 EntryId = tuple[int, int, int]
+NO_PROPERTIES = json.dumps(None)
 
 
 class EventRow(NamedTuple):
@@ -99,7 +100,7 @@ class Written:
         """The event of a record, a line for each feature, and what is remembered of its call."""
         p, gen, seq, _ = entry
         info = record.info
-        properties = json.dumps(info.properties)
+        properties = NO_PROPERTIES if info.properties is None else json.dumps(info.properties)
         timestamp = record.ms if info.timestamp is None else info.timestamp
         for line, use in enumerate(record.uses):
             self.events.append(EventRow(
