@@ -102,14 +102,17 @@ def apply_decoded(store: Store, batch: Decoded, places: Mapping[int, Place], now
     entries = batch.entries
     if len(entries) > batch_max(store):
         raise ValueError(f"{len(entries)} entries in one batch")
-    moved: dict[int, Cursor] = {}
+    last: dict[int, Entry] = {}
     for entry in entries:
-        at = moved.get(entry.p) or places[entry.p].cursor
-        if not follows(at, entry):
-            raise LogGap(entry.p, at, Cursor(entry.gen, entry.seq))
-        moved[entry.p] = Cursor(entry.gen, entry.seq)
-    if not moved:
+        before = last.get(entry.p)
+        if before is None or entry.gen != before.gen or entry.seq != before.seq + 1:
+            at = places[entry.p].cursor if before is None else Cursor(before.gen, before.seq)
+            if not follows(at, entry):
+                raise LogGap(entry.p, at, Cursor(entry.gen, entry.seq))
+        last[entry.p] = entry
+    if not last:
         return Applied({}, 0, ())
+    moved = {p: Cursor(entry.gen, entry.seq) for p, entry in last.items()}
     moves = [(p, places[p], to) for p, to in moved.items()]
     rejected = store.write_sync(_apply, batch, moves, now_ms)
     return Applied(moved, len(batch.records) + len(batch.damaged) - len(rejected), tuple(rejected))
