@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sync import changes as c
@@ -164,6 +164,8 @@ INFOS = st.one_of(
 )
 
 
+@example(b"", [1, -(2**63)], b"", b"m", b"", [])
+@example(b"", [], b"", b"m", b"", [("replace", 10, -(2**63))])
 @given(
     INFOS, PARTS, TEXTS, TEXTS, st.sampled_from([b"", idempotency(7, AT), idempotency(8, AT), b"\x01"]),
     st.lists(st.tuples(st.sampled_from(["replace", "insert", "remove"]), st.integers(0, 30), ODD), max_size=2),
