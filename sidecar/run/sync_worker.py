@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+import uvloop
+
 from .. import logs, settings
 from . import heap, lock
 from .errors import RunError
@@ -22,7 +24,7 @@ def main(config: settings.Settings | None = None) -> int:
     config = config or settings.load()
     log = logs.setup(config, "sync")
     try:
-        asyncio.run(_run(config))
+        uvloop.run(_run(config))
     except (*worker.FATAL, settings.SettingsError) as problem:
         log.error("sync_impossible", reason=str(problem))
         return 1
