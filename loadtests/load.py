@@ -37,8 +37,8 @@ def measure(
     address: str, requests: Sequence[bytes], connections: int, seconds: float, pids: Sequence[int] = (),
     threads: int = 1, python: bool = False,
 ) -> dict[str, Any]:
-    """One window of a closed loop: {"requests_per_s", "percentiles_us", "cpu_us_per_call"}, the last being the
-    processor time of `pids` a call. Raises RuntimeError if any call went wrong."""
+    """One window of a closed loop: {"calls", "requests_per_s", "percentiles_us", "cpu_us_per_call"}, the last being
+    the processor time of `pids` a call, and the first all that were answered. Raises RuntimeError if any call went wrong."""
     before_s = cpu_s(pids)
     if wrk.there() and not python:
         found = wrk.run(address, requests, connections, seconds, threads)
@@ -47,7 +47,7 @@ def measure(
         made = generate(address, requests, connections, seconds, 0, threads)
         answered, per_s, percentiles = made.answered, made.requests_per_s, percentiles_us(made.latencies)
     return {
-        "requests_per_s": round(per_s, 1), "percentiles_us": percentiles,
+        "calls": answered, "requests_per_s": round(per_s, 1), "percentiles_us": percentiles,
         "cpu_us_per_call": round((cpu_s(pids) - before_s) / answered * 1e6, 1),
     }
 

@@ -7,14 +7,18 @@ from typing import Any
 from .. import calls
 from ..floors.start import TITLES, Contestant, peers
 from ..load import generator_name, measure
+from ..processes import below, cpu_s
 from ..spread import markdown, ratios, spread, with_range
-from ..target import serving
+from ..target import Target, serving
 from . import Goal, Options
 
 TITLE = "HTTP, one worker"
 OURS = "sidecar"
 WARM_UP_CONNECTIONS = 16
 WARM_UP_S = 1
+SPENT_CONNECTIONS = 16
+PROCESSES = {"HTTP worker": "sidecar.run.http_worker", "Valkey": "valkey-server", "sync worker": "sync.worker"}
+"""What a call costs time, by words of the command lines."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -39,11 +43,22 @@ def run(options: Options) -> dict[str, Any]:
                                 others.reset()
                             window = measure(one.address, calls.requests(verb), connections, options.seconds, one.pids)
                             windows.append({"name": one.name, "verb": verb, "connections": connections, **window})
-            calls.settle(target)
+            options.say("looks where the time goes")
+            spent = {verb: _spent_us(target, verb, options.seconds) for verb in calls.PATHS}
     return {
         "generator": generator_name(), "seconds": options.seconds, "missing": others.missing, "windows": windows,
-        "rows": rows_of(windows),
+        "rows": rows_of(windows), "spent_us": spent,
     }
+
+
+def _spent_us(target: Target, verb: str, seconds: float) -> dict[str, float]:
+    """The processor time a call of every process of the sidecar, until SQL has the last one."""
+    calls.settle(target)
+    pids = {shown: below(target.pid, words) for shown, words in PROCESSES.items()}
+    before_s = {shown: cpu_s(found) for shown, found in pids.items()}
+    count = measure(target.address, calls.requests(verb), SPENT_CONNECTIONS, seconds)["calls"]
+    calls.settle(target)
+    return {shown: round((cpu_s(found) - before_s[shown]) / count * 1e6, 1) for shown, found in pids.items()}
 
 
 def rows_of(windows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -101,6 +116,9 @@ def table(result: dict[str, Any]) -> str:
         [TITLES[name], *(with_range(row["found"][name]["ratio"]["requests_per_s"]) for row in rows)] for name in others
     ]
     parts.append(markdown(["Sidecar's requests a second ÷ those of", *head], lines))
+    parts.append(markdown([f"The sidecar's processes, µs a call, {SPENT_CONNECTIONS} connections", *PROCESSES], [
+        [verb, *(f"{us:.0f}" for us in spent.values())] for verb, spent in result["spent_us"].items()
+    ]))
     return "\n\n".join(parts)
 
 
