@@ -46,7 +46,9 @@ def arguments() -> argparse.ArgumentParser:
         + "\n\nSIDECAR_* variables reach the sidecar: SIDECAR_DURABILITY=always python -m loadtests.bench --only http",
     )
     parser.add_argument("--only", type=_names(PARTS), default=list(PARTS), metavar="PARTS", help="these parts, comma separated")
-    parser.add_argument("--floors", type=_names(TITLES), default=list(TITLES), metavar="NAMES", help="of the part http; all, if what they need is there")
+    parser.add_argument(
+        "--floors", type=_names(TITLES), default=list(TITLES), metavar="NAMES", help="of the part http; all that are there"
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds, short windows, 20,000 customers instead of a million")
     parser.add_argument("--rounds", type=int, help=f"of each part ({ROUNDS}; quick {QUICK_ROUNDS})")
     parser.add_argument("--seconds", type=float, help=f"of each window ({SECONDS:g}; quick {QUICK_SECONDS:g})")
@@ -79,25 +81,34 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: what was started is ended
     progress = Progress()
+    results: dict[str, Any] = {}
     options = Options(
         rounds=args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
         seconds=args.seconds or (QUICK_SECONDS if args.quick else SECONDS),
         customers=args.customers or (QUICK_CUSTOMERS if args.quick else CUSTOMERS),
-        connections=args.connections, floors=args.floors, say=progress.say,
+        connections=args.connections, floors=args.floors, known=results, say=progress.say,
     )
-    results: dict[str, Any] = {}
+    failed = []
     for name in args.only:
         progress.part(name)
-        results[name] = measured(name, options)
+        try:
+            results[name] = measured(name, options)
+        except RuntimeError as problem:  # the other parts can still be measured
+            progress.done()
+            failed.append(name)
+            print(f"\n## {name}: {PARTS[name].TITLE}\n\nFAILED: {problem}", flush=True)
+            continue
         progress.done()
         print(f"\n## {name}: {PARTS[name].TITLE}\n\n{report.where(results[name])}\n\n{PARTS[name].table(results[name])}", flush=True)
         if args.json:  # after each part: what is measured is kept, whatever becomes of the next
             args.json.write_text(json.dumps(results, indent=1) + "\n")
     print(f"\n## Goals\n\n{report.goals_table(report.goals(PARTS, results))}")
-    if args.publish:
+    if args.publish and results:
         publish.publish(PARTS, results)
         print(f"\nIn {publish.FOLDER} and {publish.PAGE}")
-    return 0
+    if failed:
+        print(f"could not be measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def publish(parts: Mapping[str, ModuleType], measured: Mapping[str, Any]) -> Non
 def _recorded(parts: Mapping[str, ModuleType], measured: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The history with this run in it. Parts measured of the same commit are one run."""
     history = runs()
-    newest = next(reversed(measured.values()))
+    newest = list(measured.values())[-1]
     run = {name: newest[name] for name in ("version", "commit", "date", "machine", "load_before", "load_after")}
     goals = {goal.name: round(goal.measured, 3) for goal in report.goals(parts, measured)}
     if history and history[-1]["commit"] == run["commit"]:

@@ -66,8 +66,8 @@ def drive(target: Target, load_: Load) -> dict[str, Any]:
                 "--stop-timeout", str(STOP_TIMEOUT_S), "--only-summary", "--skip-log-setup",
             ],
             env={
-                **os.environ, "LOAD_REPORT": str(report), "LOAD_CUSTOMERS": str(load_.customers), "SIDECAR_KEY": KEY, "LOAD_RATE": str(load_.rate_per_s),
-                "PYTHONWARNINGS": "ignore",
+                **os.environ, "LOAD_REPORT": str(report), "LOAD_CUSTOMERS": str(load_.customers), "SIDECAR_KEY": KEY,
+                "LOAD_RATE": str(load_.rate_per_s), "PYTHONWARNINGS": "ignore",
             },
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=load_.seconds + 60,
         )
@@ -134,7 +134,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int)
     parser.add_argument("--connections", type=int)
     parser.add_argument("--customers", type=int)
-    parser.add_argument("--rate", type=float, default=0, help="actions a second, whatever the answers do; --connections bounds those under way")
+    parser.add_argument(
+        "--rate", type=float, default=0, help="actions a second, whatever the answers do; --connections bounds those under way"
+    )
     given = parser.parse_args(argv)
     preset = LONG if given.long else Load()
     load_ = Load(

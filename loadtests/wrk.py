@@ -31,7 +31,10 @@ def run(address: str, requests: Sequence[bytes], connections: int, seconds: floa
         for request in requests:
             file.write(b"%d\n%b" % (len(request), request))
         file.flush()
-        command = ["wrk", f"-t{min(threads, connections)}", f"-c{connections}", f"-d{whole_s}s", "-s", str(SCRIPT), f"http://{address}", "--", file.name]
+        command = [
+            "wrk", f"-t{min(threads, connections)}", f"-c{connections}", f"-d{whole_s}s", "-s", str(SCRIPT),
+            f"http://{address}", "--", file.name,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=whole_s + 60)
     found = done.stdout.partition(MARK)[2]
     if done.returncode != 0 or not found:

@@ -19,7 +19,6 @@ from .. import calls
 from ..processes import free_port, running, wait_for_http
 from ..valkeys import embedded, socket_of
 from .install import Missing, bun
-from .plain import LOG
 
 HERE = Path(__file__).parent
 PLENTY = 10**12

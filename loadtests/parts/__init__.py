@@ -5,7 +5,7 @@ which shows what was measured; `goals`, which holds it against what is wanted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Options:
     floors: Sequence[str]
     customers: int
     """Loaded for `scale`, against 1,000."""
+    known: Mapping[str, Any]
+    """Results of the parts that were measured before."""
     say: Callable[[str], None]
 
 

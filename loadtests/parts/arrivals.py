@@ -9,17 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from .. import calls
+from ..histogram import Histogram
 from ..load import Generated, generate, generator_name, measure, percentiles_us
 from ..spread import markdown
 from ..target import serving
-from ..histogram import Histogram
 from . import Goal, Options
 
 TITLE = "Arrivals at a fixed rate"
 SHARES = (0.25, 0.5, 0.75)
 """Of what a closed loop gets."""
 CONNECTIONS = 64
-GENERATORS = 2
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def run(options: Options) -> dict[str, Any]:
                     options.say(f"round {number + 1} of {options.rounds}, {verb}, {share:.0%} of {closed_per_s:,.0f}/s")
                     calls.settle(target)
                     rate_per_s = closed_per_s * share
-                    rounds[share].append(generate(target.address, requests, CONNECTIONS, options.seconds, rate_per_s, GENERATORS))
+                    rounds[share].append(generate(target.address, requests, CONNECTIONS, options.seconds, rate_per_s))
             calls.settle(target)
             verbs[verb] = {"closed_per_s": closed_per_s, "open": [_summary(share, closed_per_s, rounds[share]) for share in SHARES]}
     return {"generator": generator_name(python=True), "connections": CONNECTIONS, "verbs": verbs}

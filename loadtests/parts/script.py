@@ -38,7 +38,7 @@ class Kinds:
         stage.load_many([customer(0)], {"msg": [bucket(1, GRANTED), top_up(2, GRANTED)]})
         _, state, self._log, _ = keys.of_customer(0, customer(0))
         stage.client.execute_command(*self._asked("track"))
-        logged = b"x" * len(stage.client.xrange(self._log)[0][1][b"d"])
+        logged = b"x" * _entry_bytes(stage.client.xrange(self._log))
         least_track, least_check = (stage.client.script_load(text) for text in (LEAST_TRACK, LEAST_CHECK))
         self.of: dict[str, Callable[[], Command]] = {
             "least track": lambda: ("EVALSHA", least_track, 2, state, self._log, logged),
@@ -69,6 +69,10 @@ class Kinds:
         client.xtrim(self._log, 0, approximate=False)
         for record in client.scan_iter(match="{p0}:i:*", count=10_000):
             client.unlink(record)
+
+
+def _entry_bytes(entries: Any) -> int:
+    return len(entries[0][1][b"d"])
 
 
 def measured(rounds: int, calls: int, say: Callable[[str], None]) -> dict[str, list[Cost]]:

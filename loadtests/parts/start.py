@@ -50,7 +50,9 @@ def run(options: Options) -> dict[str, Any]:
 
 def _ready_s(folder: str) -> float:
     port = free_port()
-    environment = {**os.environ, "SIDECAR_SECRET_KEYS": KEY, "SIDECAR_HOST": "127.0.0.1", "SIDECAR_PORT": str(port), "SIDECAR_DATA_DIR": folder}
+    environment = {
+        **os.environ, "SIDECAR_SECRET_KEYS": KEY, "SIDECAR_HOST": "127.0.0.1", "SIDECAR_PORT": str(port), "SIDECAR_DATA_DIR": folder,
+    }
     command = [sys.executable, "-m", "sidecar", "serve", "--catalog", str(calls.CATALOG)]
     began_at = time.monotonic()
     with running(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
