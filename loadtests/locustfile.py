@@ -7,6 +7,11 @@ By itself, against a running sidecar:
 
 `LOAD_CUSTOMERS` is how many customers there are (2,000); `LOAD_REPORT` names a file that gets what
 happened as JSON, for `python -m loadtests.run`.
+
+With `LOAD_RATE` so many of its actions begin each second whatever the answers do (an open loop); how long
+one waited for a free user is reported as "sent late", so give it users enough. Without, each user begins
+its next up to 10 ms after its last was answered, which hides what one slow answer does to all those that
+would have come meanwhile.
 """
 
 from __future__ import annotations
@@ -16,14 +21,17 @@ import itertools
 import json
 import os
 import random
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, between, events, task
+from locust import FastHttpUser, events, task
 
 CUSTOMERS = int(os.environ.get("LOAD_CUSTOMERS", "2000"))
 KEY = os.environ.get("SIDECAR_KEY", "am_sk_test_load")
+RATE = float(os.environ.get("LOAD_RATE", "0"))
+SENT_LATE = "sent late"
 ZIPF_EXPONENT = 1.0
 REPEATED_SHARE = 0.2
 """Of the calls with an idempotency key, how many are sent twice."""
@@ -37,6 +45,9 @@ PACKAGES = {"messages": ("top_up", 100), "images": ("image_top_up", 200), "usd_c
 acknowledged: set[str] = set()
 """Ids of all events the sidecar said it has recorded."""
 on_pay_as_you_go: set[str] = set()
+arrivals = itertools.count()
+began: list[float] = []
+"""When the first action was due, by the monotonic clock."""
 
 
 def some_customer() -> str:
@@ -52,11 +63,30 @@ def some_amount() -> int:
 class Application(FastHttpUser):
     """One connection of the application."""
 
-    wait_time = between(0, 0.01)
     default_headers = {"Authorization": f"Bearer {KEY}"}
+    due: float | None = None
+
+    def wait_time(self) -> float:
+        """How long until the next action: at a rate, until the next one that no other user has taken."""
+        if not RATE:
+            return random.uniform(0, 0.01)
+        now = time.monotonic()
+        if not began:
+            began.append(now)
+        self.due = began[0] + next(arrivals) / RATE
+        return max(0.0, self.due - now)
+
+    def told_late(self) -> None:
+        """Reports how long after it was due an action begins."""
+        if self.due is not None:
+            late_ms, self.due = max(0.0, time.monotonic() - self.due) * 1000, None
+            self.environment.events.request.fire(
+                request_type="WAIT", name=SENT_LATE, response_time=late_ms, response_length=0, exception=None, context={},
+            )
 
     def post(self, name: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """The answer, or None after one that is no 2xx, which counts as a failure of `name`."""
+        self.told_late()
         with self.client.post(path, json=body, name=name, catch_response=True) as response:
             if not response.ok:
                 response.failure(f"{response.status_code} {response.text}")

@@ -3,6 +3,7 @@ every event that was acknowledged, and agree with Redis by `sidecar audit`.
 
     python -m loadtests.run             20 s, 40 connections
     python -m loadtests.run --long      10 min, 100 connections
+    python -m loadtests.run --rate 500  500 actions a second, whatever the answers do
 
 SIDECAR_* variables reach the sidecar (`SIDECAR_DURABILITY=always`, `SIDECAR_DATABASE_URL=…`).
 Exit code 0 means: every call was answered 2xx, and nothing is missing or differs; else 1.
@@ -31,6 +32,8 @@ from .target import KEY, Target, serving
 REPOSITORY = Path(__file__).resolve().parents[1]
 CATALOG = REPOSITORY / "docs" / "examples" / "chat.py"
 SYNC_TIMEOUT_S = 120
+SENT_LATE = "sent late"
+"""What `locustfile` calls the wait of an action for a free connection; no call."""
 STOP_TIMEOUT_S = 10
 """How long Locust waits for the calls in flight when its time is up."""
 
@@ -42,6 +45,8 @@ class Load:
     seconds: int = 20
     connections: int = 40
     customers: int = 2_000
+    rate_per_s: float = 0
+    """Of actions; 0 begins each connection's next after its last."""
 
 
 LONG = Load(seconds=600, connections=100, customers=50_000)
@@ -62,7 +67,7 @@ def drive(target: Target, load_: Load) -> dict[str, Any]:
             ],
             env={
                 **os.environ, "LOAD_REPORT": str(report), "LOAD_CUSTOMERS": str(load_.customers), "SIDECAR_KEY": KEY,
-                "PYTHONWARNINGS": "ignore",
+                "LOAD_RATE": str(load_.rate_per_s), "PYTHONWARNINGS": "ignore",
             },
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=load_.seconds + 60,
         )
@@ -118,7 +123,7 @@ def show(report: dict[str, Any], seconds: int) -> None:
     print(f"{'call':<24}{'count':>9}{'failed':>9}{'p50 ms':>9}{'p99 ms':>9}")
     for name, row in sorted(report["requests"].items()):
         print(f"{name:<24}{row['count']:>9}{row['failures']:>9}{row['p50_ms']:>9}{row['p99_ms']:>9}")
-    total = sum(row["count"] for row in report["requests"].values())
+    total = sum(row["count"] for name, row in report["requests"].items() if name != SENT_LATE)
     print(f"{total} calls, {total / seconds:.0f} a second; {len(report['acknowledged'])} events acknowledged")
 
 
@@ -129,10 +134,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int)
     parser.add_argument("--connections", type=int)
     parser.add_argument("--customers", type=int)
+    parser.add_argument(
+        "--rate", type=float, default=0, help="actions a second, whatever the answers do; --connections bounds those under way"
+    )
     given = parser.parse_args(argv)
     preset = LONG if given.long else Load()
     load_ = Load(
-        given.seconds or preset.seconds, given.connections or preset.connections, given.customers or preset.customers
+        given.seconds or preset.seconds, given.connections or preset.connections, given.customers or preset.customers,
+        given.rate,
     )
     with serving(CATALOG) as target:
         report = drive(target, load_)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
+
+from .processes import below, free_port, running
 
 KEY = "am_sk_test_load"
 START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,17 @@ class Target:
 
     url: str
     environment: Mapping[str, str]
+    pid: int
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def http_workers(self) -> list[int]:
+        """The processes that answer."""
+        return below(self.pid, "sidecar.run.http_worker")
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The decoded answer. Raises OSError (HTTPError for a refusal)."""
@@ -69,22 +80,11 @@ def serving(catalog: Path, settings: Mapping[str, str] | None = None) -> Iterato
             "SIDECAR_PORT": str(port), "SIDECAR_DATA_DIR": f"{folder}/d",
         }
         log = Path(folder) / "log"
-        with open(log, "wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "serve", "--catalog", str(catalog)],
-                env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            )
-        try:
-            target = Target(f"http://127.0.0.1:{port}", environment)
+        command = [sys.executable, "-m", "sidecar", "serve", "--catalog", str(catalog)]
+        with open(log, "wb") as out, running(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out) as process:
+            target = Target(f"http://127.0.0.1:{port}", environment, process.pid)
             _wait_until_ready(target, process, log)
             yield target
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _wait_until_ready(target: Target, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -97,10 +97,3 @@ def _wait_until_ready(target: Target, process: subprocess.Popen[bytes], log: Pat
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the sidecar did not start:\n{log.read_text()}") from None
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
