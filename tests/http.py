@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import shutil
 import socket
@@ -269,8 +270,12 @@ async def _catch_up(api: Api) -> None:
         await carrier.turn(stop, 1)
         assert not carrier.stopped, f"sync stopped: {carrier.stopped}"
         cursors = await api.ctx.store.read(partitions.cursors)
-        ends = {p: api.redis.xinfo_stream(keys.log(p))["last-generated-id"] for p in cursors if api.redis.exists(keys.log(p))}
-        if all(b"%d-%d" % cursors[p] == end for p, end in ends.items()):
+        with api.redis.pipeline(transaction=False) as pipe:
+            for p in cursors:
+                pipe.exists(keys.log(p))
+                pipe.xinfo_stream(keys.log(p))
+            found = pipe.execute(raise_on_error=False)
+        if all(not there or b"%d-%d" % cursors[p] == log["last-generated-id"] for p, there, log in zip(cursors, found[::2], found[1::2])):
             return
     raise AssertionError("sync does not end")
 
@@ -301,6 +306,12 @@ def memory_folder() -> Iterator[Path]:
     would cost a test of many small writes most of its time."""
     with tempfile.TemporaryDirectory(prefix="sc-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
         yield Path(folder)
+
+
+@functools.cache
+def plain_client(url: str) -> redis.Redis:
+    """A client of a server to look into it with; making one takes longer than a call."""
+    return redis.Redis.from_url(url)
 
 
 class Served(uvicorn.Server):
@@ -371,7 +382,7 @@ def apps(runner: asyncio.Runner, valkey: Any, migrated: Path, way: str = WAYS[0]
                 transport=transport, base_url="http://sidecar.test", timeout=60, trust_env=False,
                 headers={"authorization": f"Bearer {settings.secret_keys[0]}"},
             )
-            stored = redis.Redis.from_url(str(settings.redis_url))
+            stored = plain_client(str(settings.redis_url))
             api = Api(runner, app, settings, stored, client, way, state, server, path)
             started.append((lifespan, api))
             api.run(api.ctx.engine.open_partitions(range(settings.partitions)))
@@ -387,7 +398,6 @@ def apps(runner: asyncio.Runner, valkey: Any, migrated: Path, way: str = WAYS[0]
                 if api.server is not None:
                     runner.run(api.server.down())
                 runner.run(lifespan.__aexit__(None, None, None))
-                api.redis.close()
                 if api.sql is not None:
                     api.sql.close()
 
