@@ -4,7 +4,8 @@
 --
 -- Sets `paying`, the number of the field that pays (the feature's own, or its only credit system where it
 -- has none of its own), `price`, how much of it, and `uncovered`, what its buckets do not cover: 0 for such a
--- call. Then `after` is the blob after it, and `parts` what was paid, packed, in `part_count` elements.
+-- call. Then, if it is to `send`, `after` is the blob after it, and `parts` what was paid, packed, in
+-- `part_count` elements.
 local at, paying, price, uncovered = features_at + 1, nil, nil, nil
 local after, parts, part_count = nil, '', 0
 local amount = tonumber(ARGV[at + 2])
@@ -35,9 +36,11 @@ if paying then
     if uncovered > 0 and balance > 0 and (expires == 0 or expires > now) then
       local take = balance < uncovered and balance or uncovered
       uncovered = uncovered - take
-      parts, part_count = parts .. cmsgpack.pack(no, -take), part_count + 2
-      after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
-        .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
+      if send then
+        parts, part_count = parts .. cmsgpack.pack(no, -take), part_count + 2
+        after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
+          .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
+      end
     end
   end
 end
