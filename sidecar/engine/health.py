@@ -86,18 +86,17 @@ class Health:
         """While SQL does not answer, against its cursors as last seen: they cannot be further back."""
         connection = await self.engine.connected()
         count = self.engine.settings.partitions
-        lengths = await asyncio.gather(*(connection.call("XLEN", keys.log(p)) for p in range(count)))
+        lengths = await connection.calls([("XLEN", keys.log(p)) for p in range(count)])
         cursors = self._cursors
         if not cursors:
             self.log = LogState(sum(lengths), self.log.behind, self.log.behind_s, rejected)
             return
         held = [p for p in range(count) if lengths[p]]
-        newest = await asyncio.gather(*(
-            connection.call("XREVRANGE", keys.log(p), "+", "-", "COUNT", 1) for p in held
-        ))
-        behind = sum(await asyncio.gather(*(
-            _entries_after(connection, p, cursors[p], entries[0][0]) for p, entries in zip(held, newest) if entries
-        )))
+        newest = await connection.calls([("XREVRANGE", keys.log(p), "+", "-", "COUNT", 1) for p in held])
+        behind = 0
+        for p, entries in zip(held, newest):
+            if entries:
+                behind += await _entries_after(connection, p, cursors[p], entries[0][0])
         now = asyncio.get_running_loop().time()
         positions = {p: (cursor.gen, cursor.seq) for p, cursor in cursors.items()}
         if not behind:

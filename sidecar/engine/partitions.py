@@ -112,7 +112,7 @@ class Partitions:
         except SQLAlchemyError as problem:
             log.warning("sql_unavailable", error=str(problem).splitlines()[0])
             newest = {}
-        metas = await asyncio.gather(*(connection.call("HMGET", keys.meta(p), "gen", "run") for p in ps))
+        metas = await connection.calls([("HMGET", keys.meta(p), "gen", "run") for p in ps])
         closed = []
         for p, (generation, run_id) in zip(ps, metas):
             opened = generation is not None and run_id == connection.run_id
