@@ -24,7 +24,6 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS ARCHIVED
 --]]
 --- @include "fence"
 --- @include "formats"
---- @include "receipt"
 local FIELDS_AT = 12
 local send, receipt = ARGV[4] == '1', ''
 --- @include "begin_directly"

@@ -24,7 +24,6 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL REFUSED RANGE SLOTS ARCHIVED
 --]]
 --- @include "fence"
 --- @include "formats"
---- @include "receipt"
 local FIELDS_AT = 13
 local send, mode, brief, receipt = true, ARGV[4], ARGV[12] == '1', ''
 --- @include "begin_directly"

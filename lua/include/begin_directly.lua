@@ -12,8 +12,9 @@ if not values[1] then return {'MISSING'} end
 local _, cid, version, _, _, last_ms, state_flags, next_roll = struct.unpack(HEADER, values[1])
 if bit.band(state_flags, ABSENT) ~= 0 then return {'MISSING'} end
 if last_ms > now then now = last_ms end
-local refusal, ledger
+local refusal, ledger, ledger_at, new_receipt, remember
 if keyed then
+--- @include "receipt"
   local stored = redis.call('GET', KEYS[5])
   if stored or meta[4] then
 --- @include "recall"

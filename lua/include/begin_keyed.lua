@@ -1,10 +1,11 @@
 -- As begin.lua, and what the call's idempotency key, the last of its keys, stands for already.
---- @include "receipt"
---- @include "recall"
+--- @include "marks"
 --- @include "begin"
 local fingerprint, ttl_ms, cid = ARGV[7], tonumber(ARGV[8]), header[2]
-local refusal, ledger
+local refusal, ledger, ledger_at, new_receipt, remember
 if fingerprint ~= '' then
+--- @include "receipt"
+--- @include "recall"
   local meta = redis.call('HMGET', KEYS[1], 'kl', 'ik')
   refusal = recall(redis.call('GET', KEYS[#KEYS]), meta[1], fingerprint, ARGV[9], now, cid)
   local total
