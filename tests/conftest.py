@@ -74,9 +74,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Without the mark `ways`, a test of the API runs every way."""
     if mark := metafunc.definition.get_closest_marker("ways"):
-        for name, scope in (("make_api", "function"), ("module_apps", "module")):
-            if name in metafunc.fixturenames:
-                metafunc.definition.add_marker(pytest.mark.parametrize(name, mark.args, indirect=True, scope=scope))
+        for name in {"make_api", "module_apps"}.intersection(metafunc.fixturenames):
+            scope: Any = "module" if name == "module_apps" else "function"
+            metafunc.definition.add_marker(pytest.mark.parametrize(name, mark.args, indirect=True, scope=scope))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -121,7 +121,7 @@ def _compiled_once() -> Iterator[None]:
     of one kind share the first one's dialect and what it compiled."""
     from sidecar.store import db
 
-    compiled = LRUCache(5_000)
+    compiled: LRUCache[Any, Any] = LRUCache(5_000)
     connected: dict[str, sqlalchemy.Engine] = {}
 
     def create_engine(url: str, **options: Any) -> sqlalchemy.Engine:
