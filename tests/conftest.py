@@ -56,9 +56,10 @@ def _failed_if_skipped(report: Report) -> Report:
     return report
 
 
-LONG_WAITS = ("faults", "run", "load", "e2e", "pages", "flows", "sync", "properties")
-"""Folders of few long tests, which begin first: at the end one of them would have the machine to itself."""
-
+SHARING = ("e2e", "pages", "flows")
+"""Folders whose files share a sidecar that ends with the folder: kept together."""
+WAITING = ("faults", "load", "run")
+"""Folders whose tests wait for processes more than they work."""
 
 WAYS_MARK = "ways(*names): the ways into the app that a test of the API goes, where it is not every one of tests.http.WAYS"
 
@@ -73,9 +74,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Without the mark `ways`, a test of the API runs every way."""
     if mark := metafunc.definition.get_closest_marker("ways"):
-        for name, scope in (("make_api", "function"), ("module_apps", "module")):
-            if name in metafunc.fixturenames:
-                metafunc.definition.add_marker(pytest.mark.parametrize(name, mark.args, indirect=True, scope=scope))
+        for name in {"make_api", "module_apps"}.intersection(metafunc.fixturenames):
+            scope: Any = "module" if name == "module_apps" else "function"
+            metafunc.definition.add_marker(pytest.mark.parametrize(name, mark.args, indirect=True, scope=scope))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -93,9 +94,18 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """LONG_WAITS first, all others in their order."""
-    place = {name: number for number, name in enumerate(LONG_WAITS)}
-    items.sort(key=lambda item: place.get(item.path.parent.name, len(place)))
+    """Files that wait begin early and one at a time, between two that work: together they would leave the
+    machine idle, and the last of them would hold up the end."""
+    files = list(dict.fromkeys(item.path for item in items))
+    sharing = [path for path in files if path.parent.name in SHARING]
+    waiting = [path for path in files if path.parent.name in WAITING]
+    working = [path for path in files if path not in sharing and path not in waiting]
+    order = sharing
+    while waiting or working:
+        order += [*waiting[:1], *working[:2]]
+        waiting, working = waiting[1:], working[2:]
+    place = {path: number for number, path in enumerate(order)}
+    items.sort(key=lambda item: place[item.path])
 
 
 def pytest_collection_finish() -> None:
@@ -111,7 +121,7 @@ def _compiled_once() -> Iterator[None]:
     of one kind share the first one's dialect and what it compiled."""
     from sidecar.store import db
 
-    compiled = LRUCache(5_000)
+    compiled: LRUCache[Any, Any] = LRUCache(5_000)
     connected: dict[str, sqlalchemy.Engine] = {}
 
     def create_engine(url: str, **options: Any) -> sqlalchemy.Engine:

@@ -43,11 +43,25 @@ def running(request: pytest.FixtureRequest, database: str) -> Iterator[tuple[Sid
         next(databases, None)
 
 
-@pytest.fixture(scope="package", params=DATABASES)
-def served(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, Api]]:
-    """The sidecar of these tests. Its test clock must not be moved."""
-    with running(request, request.param) as both:
+@pytest.fixture(scope="package")
+def on_sqlite(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, Api]]:
+    """The sidecar of these tests on SQLite. Its test clock must not be moved."""
+    with running(request, "sqlite") as both:
         yield both
+
+
+@pytest.fixture(scope="package")
+def on_postgres(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, Api]]:
+    """The same on PostgreSQL."""
+    with running(request, "postgres") as both:
+        yield both
+
+
+@pytest.fixture(params=DATABASES)
+def served(request: pytest.FixtureRequest) -> tuple[Sidecar, Api]:
+    """Each of them in turn; with one fixture of two parameters, every file would start both anew."""
+    found: tuple[Sidecar, Api] = request.getfixturevalue(f"on_{request.param}")
+    return found
 
 
 @pytest.fixture
