@@ -38,7 +38,7 @@ async def run(
             started = time.perf_counter()
             make = spend.run if call.lock is None else holds.hold
             result = await make(ctx.engine, ctx.catalog.current, call, resent)
-            ctx.metrics.redis_latency.observe(time.perf_counter() - started)
+            ctx.metrics.round_trip(time.perf_counter() - started)
             return result
         except spend.CustomerMissing:
             if version >= CREATES_BELOW:

@@ -52,6 +52,7 @@ class FastService:
             def done(outcome: Result | Exception | None) -> None:
                 try:
                     if type(outcome) is Result:
+                        ctx.metrics.round_trip(time.perf_counter() - sent)
                         self._conclude(cycle, decoded, outcome, started)
                     elif isinstance(outcome, Refused):
                         self._refuse(cycle, check_track.refused(outcome, decoded.spend, cycle.head.verb))
@@ -64,6 +65,7 @@ class FastService:
                 except Exception:
                     self._fault(cycle)
 
+            sent = time.perf_counter()
             if not spend.start(ctx.engine, ctx.catalog.current, decoded.spend, done):
                 self._ordinary(cycle)
         except Exception:

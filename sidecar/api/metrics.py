@@ -32,6 +32,19 @@ class _Latencies:
         self.buckets = [0] * (len(LATENCY_BUCKETS_S) + 1)
         self.sum_s = 0.0
 
+    def count(self, seconds: float) -> None:
+        """Counts one."""
+        self.buckets[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def fold(self, histogram: Histogram) -> None:
+        """Adds all to a histogram: to its members, for `observe` takes one at a time; a test holds
+        them to what that does."""
+        histogram._sum.inc(self.sum_s)
+        for bucket, count in zip(histogram._buckets, self.buckets):
+            if count:
+                bucket.inc(count)
+
 
 class Metrics:
     """The counters of one process; with several HTTP workers, `text` adds them all up."""
@@ -51,19 +64,19 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S, registry=self.registry,
         )
         self.log_entries = Gauge(
-            "sidecar_log_entries", "Log entries kept in Redis", registry=self.registry, multiprocess_mode="max"
+            "sidecar_log_entries", "Log entries kept in Redis", registry=self.registry, multiprocess_mode="mostrecent"
         )
         self.sync_lag = Gauge(
             "sidecar_sync_lag_entries", "Log entries that SQL does not have yet",
-            registry=self.registry, multiprocess_mode="max",
+            registry=self.registry, multiprocess_mode="mostrecent",
         )
         self.sync_lag_seconds = Gauge(
             "sidecar_sync_lag_seconds", "Age of the oldest log entry that SQL does not have yet",
-            registry=self.registry, multiprocess_mode="max",
+            registry=self.registry, multiprocess_mode="mostrecent",
         )
         self.sync_rejected = Gauge(
             "sidecar_sync_rejected", "Log entries that could not be applied to SQL",
-            registry=self.registry, multiprocess_mode="max",
+            registry=self.registry, multiprocess_mode="mostrecent",
         )
         self.lost_acknowledged = Gauge(
             "sidecar_lost_acknowledged", "Answered operations that a Redis loss took and SQL never had",
@@ -72,13 +85,16 @@ class Metrics:
 
         self._outcomes: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self._latencies: defaultdict[str, _Latencies] = defaultdict(_Latencies)
+        self._redis = _Latencies()
 
     def decided(self, verb: str, outcome: str, reason: str, seconds: float) -> None:
         """Counts an answer and what it took."""
         self._outcomes[verb, outcome, reason] += 1
-        latencies = self._latencies[verb]
-        latencies.buckets[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
-        latencies.sum_s += seconds
+        self._latencies[verb].count(seconds)
+
+    def round_trip(self, seconds: float) -> None:
+        """Counts what a check or track waited for Redis."""
+        self._redis.count(seconds)
 
     def refused(self, verb: str, code: str) -> None:
         """Counts a call that got an error."""
@@ -92,12 +108,9 @@ class Metrics:
         for labels, count in outcomes.items():
             self.decisions.labels(*labels).inc(count)
         for verb, counted in latencies.items():
-            histogram = self.latency.labels(verb)
-            # Its members, for `observe` takes one at a time; a test holds them to what that does.
-            histogram._sum.inc(counted.sum_s)
-            for bucket, count in zip(histogram._buckets, counted.buckets):
-                if count:
-                    bucket.inc(count)
+            counted.fold(self.latency.labels(verb))
+        redis, self._redis = self._redis, _Latencies()
+        redis.fold(self.redis_latency)
 
     async def fold_forever(self) -> None:
         """Folds every second, for other workers to see in the files, until cancelled."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import socket
 import time
@@ -109,14 +110,22 @@ class Tree:
         """Starts the HTTP workers, which load their code and wait at the gate until `open_gate`."""
         fds = [sock.fileno() for sock in sockets]
         listening = ",".join(map(str, fds))
+        shared = {"PROMETHEUS_MULTIPROC_DIR": self._counters()} if self.settings.workers > 1 else {}
         workers = [
             self.add(f"http-{number}", "sidecar.run.http_worker", fds=[*fds, self._gate_fd],
-                     SIDECAR_LISTEN_FDS=listening, SIDECAR_GATE_FD=str(self._gate_fd))
+                     SIDECAR_LISTEN_FDS=listening, SIDECAR_GATE_FD=str(self._gate_fd), **shared)
             for number in range(1, self.settings.workers + 1)
         ]
         for worker in workers:
             worker.start()
         return workers
+
+    def _counters(self) -> str:
+        """An empty folder in which several workers keep their counters, so that each tells of all."""
+        folder = self.settings.data_dir / "metrics"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return str(folder)
 
     def prepare(self) -> prepare.Preparation:
         """Begins the migrations and the push of the catalog file, in a process of their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Callable
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -123,6 +125,22 @@ def test_two_workers_share_one_port(sidecar: Sidecar) -> None:
     sidecar.start("--workers", "2")
     assert len(sidecar.processes("http")) == 2
     assert sidecar.answers()
+    header = {"Authorization": f"Bearer {sidecar.key}", "Content-Type": "application/json"}
+
+    def asked(path: str, body: dict[str, str] | None = None) -> str:
+        """The answer on a connection of its own, so that either worker takes some."""
+        with urlopen(Request(sidecar.url + path, body and json.dumps(body).encode(), header), timeout=10) as answer:
+            return str(answer.read().decode())
+
+    asked("/v1/features", {"id": "msg", "name": "Messages", "type": "single_use"})
+    for _ in range(40):
+        asked("/v1/check", {"customer_id": "c", "feature_id": "msg"})
+
+    def told() -> float:
+        (count,) = re.findall(r'^sidecar_request_seconds_count\{verb="check"\} (.*)$', asked("/metrics"), re.M)
+        return float(count)
+
+    wait_for("each worker to tell of both", lambda: [told() for _ in range(10)] == [40.0] * 10)
     assert sidecar.stop() == 0
     assert sidecar.processes() == []
 
