@@ -18,36 +18,28 @@ ARGV 9 looked_up   generation and cursor of the snapshot in which SQL did not ha
 ARGV 10 bytes_max  bound of this partition's idempotency records
 ARGV 11 count      how many feature fields follow
 ARGV 12 fields     see include/call.lua; then 1 and the feature
-ANSWER OK id now allowed reason shown required blobs[] entity_blobs[] parts[]
+ANSWER OK id now allowed reason shown required blobs[] entity_blobs[] parts[]; allowed by the only field
+       and not sent: now and its blob, packed
 CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS ARCHIVED
 --]]
 --- @include "fence"
 --- @include "formats"
 --- @include "ids"
+local FIELDS_AT = 12
 --- @include "begin_directly"
-local send, fingerprint, ttl_ms = ARGV[4] == '1', ARGV[7], tonumber(ARGV[8])
-local refusal, recall, new_receipt, remember
-if send and fingerprint ~= '' then
---- @include "marks"
---- @include "receipt"
-  refusal = recall(KEYS[1], KEYS[5], fingerprint, ARGV[9], ttl_ms, tonumber(ARGV[10]), now, cid)
-end
-local at = features_at + 1
-local amount = tonumber(ARGV[at + 2])
-local paying, price = payer(values, at)
-local parts, after
-if paying and not refusal and state_flags == 0 then parts, after = pay_directly(values[1 + paying], now, price, at, paying) end
-if parts then
-  local shown = paying ~= tonumber(ARGV[at + 1]) and 1 or 0
+local send, receipt = ARGV[4] == '1', ''
+if uncovered == 0 then
+  local packed = values[1 + paying]
+  if not send and count == 1 then return struct.pack('>i8', now) .. packed end
   local blobs, none = {}, {}
   for i = 1, count do blobs[i], none[i] = values[1 + i] or '', {} end
-  if not send then return {'OK', '', now, 1, '', shown, price, blobs, none, {}} end
-  blobs[paying] = after
-  local reply = {now, 1, '', shown, price, blobs, none, parts}
-  local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply, cid)
-  local id = keep_directly(at, amount, paying, parts, after, receipt)
-  if receipt then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
-  return {'OK', id, now, 1, '', shown, price, blobs, none, parts}
+  local answer = {now, 1, '', paying ~= tonumber(ARGV[at + 1]) and 1 or 0, price, blobs, none, {}}
+  if not send then return {'OK', '', unpack(answer)} end
+  blobs[paying], answer[8] = after, {cmsgpack.unpack(parts)}
+  if fingerprint ~= '' then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), cid) end
+--- @include "keep_directly"
+  if fingerprint ~= '' then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+  return {'OK', id, unpack(answer)}
 end
 --- @include "general"
 --- @include "judge"
@@ -74,10 +66,9 @@ end
 
 pack_touched()
 local customer, entities = shown()
-local reply = {now, allowed, reason, chosen, required, customer, entities, paid}
-local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply, cid)
-local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], {{ARGV[at], amount, applied, paid}},
-  receipt and cmsgpack.pack(receipt) or '')
+local answer = {now, allowed, reason, chosen, required, customer, entities, paid}
+if fingerprint ~= '' then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), cid) end
+local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], {{ARGV[at], amount, applied, paid}}, receipt)
 write_changed(KEYS[2])
-if receipt then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
-return {'OK', id, now, allowed, reason, chosen, required, customer, entities, paid}
+if fingerprint ~= '' then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+return {'OK', id, unpack(answer)}

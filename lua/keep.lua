@@ -13,10 +13,11 @@ ARGV 6 ttl_ms      life of an idempotency record
 ARGV 7 looked_up   generation and cursor of the snapshot in which SQL did not have the key; '' before
 ARGV 8 bytes_max   bound of this partition's idempotency records
 ARGV 9 receipt     to keep: the record as SQL has it; '' else
-ANSWER OK | REPLAY id reply (both '' for a place) | CONFLICT | ASK cid | FULL
+ANSWER OK | REPLAY id reply (reply '' for a place) | CONFLICT | ASK cid | FULL
 CODES STALE REPLAY CONFLICT ASK FULL
 --]]
 --- @include "fence"
+--- @include "formats"
 --- @include "marks"
 local now = fence(KEYS[1], ARGV[1], ARGV[2])
 if not now then return {'STALE'} end
@@ -27,19 +28,18 @@ local recall, new_receipt, remember
 if action == 'take' then
   local found = recall(KEYS[1], KEYS[2], fingerprint, ARGV[7], ttl_ms, tonumber(ARGV[8]), now, cid)
   if found then return found end
-  redis.call('SET', KEYS[2], cmsgpack.pack({1, now + PLACE_MS, cid, fingerprint, '', ''}), 'PX', PLACE_MS)
+  remember(KEYS[1], KEYS[2], new_receipt(now + PLACE_MS, fingerprint, '', cid), PLACE_MS, '0-0')
   return {'OK'}
 end
-local stored = redis.call('GET', KEYS[2])
-local record = stored and cmsgpack.unpack(stored)
-local is_place = record and record[3] == cid and record[4] == fingerprint and record[5] == ''
+local end_ms, of, print, reply = record_parts(redis.call('GET', KEYS[2]))
+local is_place = of == cid and print == fingerprint and reply == ''
 if action == 'free' then
   if is_place then redis.call('DEL', KEYS[2]) end
-elseif is_place or not record or record[2] <= now then
-  local receipt = cmsgpack.unpack(ARGV[9])
-  if receipt[2] > now then
+elseif is_place or not end_ms or end_ms <= now then
+  end_ms = record_parts(ARGV[9] .. '\0')
+  if end_ms > now then
     bytes_ledger = ledger_of_bytes(redis.call('HGET', KEYS[1], 'ik'), now, ttl_ms)
-    remember(KEYS[1], KEYS[2], receipt, receipt[2] - now, '0-0')
+    remember(KEYS[1], KEYS[2], ARGV[9], end_ms - now, '0-0')
   end
 end
 return {'OK'}

@@ -129,11 +129,11 @@ plain_writes[returned_field(string.format('%d', gen), string.format('%d', seq))]
 plain_writes[lock_field(ARGV[4])] = false
 pack_touched()
 local reply = {outcome, final}
-local receipt = fingerprint ~= '' and not late and new_receipt(now, ttl_ms, fingerprint, reply, cid)
+local receipt = fingerprint ~= '' and not late and new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(reply), cid)
 local difference = final - held_units
 local events = {}
 if difference ~= 0 then events[1] = {feature_id, difference, difference - (extra > 0 and left or -left), paid} end
-local id = append(KEYS[3], ARGV[1], difference ~= 0 and 1 or 2, now, whose, ARGV[6], events, receipt and cmsgpack.pack(receipt) or '')
+local id = append(KEYS[3], ARGV[1], difference ~= 0 and 1 or 2, now, whose, ARGV[6], events, receipt or '')
 write_changed(KEYS[2])
 redis.call('ZREM', KEYS[5], ARGV[4])
 redis.call('ZREM', KEYS[6], hold_member(ARGV[14], ARGV[4]))

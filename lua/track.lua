@@ -17,34 +17,31 @@ ARGV 8 ttl_ms      life of an idempotency record
 ARGV 9 looked_up   generation and cursor of the snapshot in which SQL did not have the key; '' before
 ARGV 10 bytes_max  bound of this partition's idempotency records
 ARGV 11 count      how many feature fields follow
-ARGV 12 fields     see include/call.lua; then the number of features and the features
-ANSWER OK id now applied[] dropped[] held[] blobs[] entity_blobs[] parts[]
+ARGV 12 brief      1 where the entry's id is answer enough
+ARGV 13 fields     see include/call.lua; then the number of features and the features
+ANSWER OK id now applied[] dropped[] held[] blobs[] entity_blobs[] parts[]; brief only the id
 CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL REFUSED RANGE SLOTS ARCHIVED
 --]]
 --- @include "fence"
 --- @include "formats"
 --- @include "ids"
+local FIELDS_AT = 13
 --- @include "begin_directly"
-local mode, fingerprint, ttl_ms = ARGV[4], ARGV[7], tonumber(ARGV[8])
-local refusal, recall, new_receipt, remember
-if fingerprint ~= '' then
---- @include "marks"
---- @include "receipt"
-  refusal = recall(KEYS[1], KEYS[5], fingerprint, ARGV[9], ttl_ms, tonumber(ARGV[10]), now, cid)
-end
-local at = features_at + 1
-local paying, price = payer(values, at)
-local parts, after
-if paying and not refusal and state_flags == 0 then parts, after = pay_directly(values[1 + paying], now, price, at, paying) end
-if parts then
-  local amount = tonumber(ARGV[at + 2])
-  local blobs, none = {}, {}
-  for i = 1, count do blobs[i], none[i] = i == paying and after or values[1 + i] or '', {} end
-  local reply = {now, {amount}, {0}, {1}, blobs, none, parts}
-  local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply, cid)
-  local id = keep_directly(at, amount, paying, parts, after, receipt)
-  if receipt then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
-  return {'OK', id, now, reply[2], reply[3], reply[4], blobs, none, parts}
+local mode, brief, receipt = ARGV[4], ARGV[12] == '1', ''
+if uncovered == 0 then
+  local answer
+  if not brief then
+    local blobs, none = {}, {}
+    for i = 1, count do blobs[i], none[i] = i == paying and after or values[1 + i] or '', {} end
+    answer = {now, {amount}, {0}, {1}, blobs, none, {cmsgpack.unpack(parts)}}
+  end
+  if fingerprint ~= '' then
+    receipt = new_receipt(now + ttl_ms, fingerprint, answer and cmsgpack.pack(answer) or '', cid)
+  end
+--- @include "keep_directly"
+  if fingerprint ~= '' then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+  if brief then return id end
+  return {'OK', id, unpack(answer)}
 end
 --- @include "general"
 --- @include "judge"
@@ -55,7 +52,7 @@ if code then return {code} end
 local features, applied, dropped, held = {}, {}, {}, {}
 parts = {}
 for f = 1, refusal and 0 or tonumber(ARGV[features_at]) do
-  local amount = tonumber(ARGV[at + 2])
+  amount = tonumber(ARGV[at + 2])
   if amount < 0 and archived_in(at) then refusal = {'ARCHIVED', f} break end
   local w = build_walk(at, amount, now)
   local left = 0
@@ -83,9 +80,12 @@ if refusal then
 end
 pack_touched()
 local customer, entities = shown()
-local reply = {now, applied, dropped, held, customer, entities, parts}
-local receipt = fingerprint ~= '' and new_receipt(now, ttl_ms, fingerprint, reply, cid)
-local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], features, receipt and cmsgpack.pack(receipt) or '')
+local answer = {now, applied, dropped, held, customer, entities, parts}
+if fingerprint ~= '' then
+  receipt = new_receipt(now + ttl_ms, fingerprint, brief and '' or cmsgpack.pack(answer), cid)
+end
+local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], features, receipt)
 write_changed(KEYS[2])
-if receipt then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
-return {'OK', id, now, applied, dropped, held, customer, entities, parts}
+if fingerprint ~= '' then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+if brief then return id end
+return {'OK', id, unpack(answer)}

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .api import (
-    balances, batch, billing, catalog, check_track, customers, entities, events, explain, fast, holds, operate, pages, rpc,
-    wire,
+    balances, batch, billing, catalog, check_track, customers, entities, events, explain, fast, fast_calls, holds, operate,
+    pages, rpc, wire,
 )
 from .api.auth import Keys
 from .api.endpoint import Context, routing_path
@@ -38,7 +38,7 @@ def build(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with running(settings) as context:
             app.state.context = context
-            short_way = fast.FastService(context, keys)
+            short_way = fast_calls.FastService(context, keys)
             yield {fast.STATE: short_way} if settings.fast_path else {}
             short_way.close()
 
@@ -69,14 +69,16 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
     cache = CatalogCache(store)
     await cache.refresh()
     health = Health(engine)
-    background = [asyncio.create_task(cache.poll_forever()), asyncio.create_task(health.poll_forever())]
+    metrics = Metrics()
+    background = [asyncio.create_task(work) for work in (cache.poll_forever(), health.poll_forever(), metrics.fold_forever())]
     try:
-        yield Context(settings, store, engine, cache, clock, Metrics(), health)
+        yield Context(settings, store, engine, cache, clock, metrics, health)
     finally:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await engine.close()
+        metrics.fold()
         store.close()
 
 

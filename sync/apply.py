@@ -8,7 +8,7 @@ the others go on; the audit fails from then on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 from sqlalchemy import Connection, insert
 from sqlalchemy.exc import DBAPIError, DataError, IntegrityError
@@ -24,10 +24,13 @@ from .records import Record, RecordError, decode
 from .rows import Entry
 from .working import SqlBehind, Working
 
-__all__ = ["BATCH_MAX", "Applied", "CursorConflict", "Entry", "LogGap", "SqlBehind", "apply", "follows"]
+__all__ = ["BATCH_MAX", "Applied", "CursorConflict", "Decoded", "Entry", "LogGap", "SqlBehind", "apply", "apply_decoded", "batch_max",
+           "decoded", "follows"]
 
 BATCH_MAX = 1000
 """Entries in one transaction: bounds how long others wait for SQLite's one writer."""
+BATCH_MAX_POSTGRES = 2000
+"""As BATCH_MAX, where others wait only for the same customers."""
 
 ERROR_CHARS_MAX = 2000
 
@@ -50,6 +53,32 @@ class Applied:
     rejected: tuple[tuple[Entry, str], ...]
 
 
+class Decoded(NamedTuple):
+    """Entries with the records in them, and those that are damaged, with what is wrong."""
+
+    entries: Sequence[Entry]
+    records: list[tuple[Entry, Record]]
+    damaged: list[tuple[Entry, str]]
+
+
+def batch_max(store: Store) -> int:
+    """How many entries this database takes in one transaction."""
+    return BATCH_MAX if store.is_sqlite else BATCH_MAX_POSTGRES
+
+
+def decoded(entries: Sequence[Entry]) -> Decoded:
+    """The entries with their records. Needs no database, so it can be done while another batch is
+    written."""
+    found = Decoded(entries, [], [])
+    for entry in entries:
+        try:
+            found.records.append((entry, decode(entry.data)))
+        except (RecordError, RecursionError) as error:
+            if opening_base(entry.data) is None:
+                found.damaged.append((entry, f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]))
+    return found
+
+
 def follows(cursor: Cursor, entry: Entry) -> bool:
     """Whether an entry is the next after a cursor: the next of its generation, or the opening of a
     later one that goes on after the cursor."""
@@ -59,40 +88,42 @@ def follows(cursor: Cursor, entry: Entry) -> bool:
 
 
 def apply(store: Store, entries: Sequence[Entry], places: Mapping[int, Place], now_ms: int) -> Applied:
-    """Applies up to BATCH_MAX entries, those of a partition in their order, from the places where
+    """As `apply_decoded`, of entries as they were read."""
+    return apply_decoded(store, decoded(entries), places, now_ms)
+
+
+def apply_decoded(store: Store, batch: Decoded, places: Mapping[int, Place], now_ms: int) -> Applied:
+    """Applies up to `batch_max` entries, those of a partition in their order, from the places where
     and under whose generations they were read.
 
     Raises LogGap for an entry that is not the next, CursorConflict if someone else moved a cursor
     or took a generation, SqlBehind if SQL is older than Redis, and the database's own errors; then
     nothing happened."""
-    if len(entries) > BATCH_MAX:
+    entries = batch.entries
+    if len(entries) > batch_max(store):
         raise ValueError(f"{len(entries)} entries in one batch")
-    moved: dict[int, Cursor] = {}
+    last: dict[int, Entry] = {}
     for entry in entries:
-        at = moved.get(entry.p, places[entry.p].cursor)
-        if not follows(at, entry):
-            raise LogGap(entry.p, at, Cursor(entry.gen, entry.seq))
-        moved[entry.p] = Cursor(entry.gen, entry.seq)
-    if not moved:
+        before = last.get(entry.p)
+        if before is None or entry.gen != before.gen or entry.seq != before.seq + 1:
+            at = places[entry.p].cursor if before is None else Cursor(before.gen, before.seq)
+            if not follows(at, entry):
+                raise LogGap(entry.p, at, Cursor(entry.gen, entry.seq))
+        last[entry.p] = entry
+    if not last:
         return Applied({}, 0, ())
+    moved = {p: Cursor(entry.gen, entry.seq) for p, entry in last.items()}
     moves = [(p, places[p], to) for p, to in moved.items()]
-    records = [entry for entry in entries if opening_base(entry.data) is None]
-    rejected = store.write_sync(_apply, records, moves, now_ms)
-    return Applied(moved, len(records) - len(rejected), tuple(rejected))
+    rejected = store.write_sync(_apply, batch, moves, now_ms)
+    return Applied(moved, len(batch.records) + len(batch.damaged) - len(rejected), tuple(rejected))
 
 
 def _apply(
-    conn: Connection, entries: Sequence[Entry], moves: Sequence[tuple[int, Place, Cursor]], now_ms: int
+    conn: Connection, batch: Decoded, moves: Sequence[tuple[int, Place, Cursor]], now_ms: int
 ) -> list[tuple[Entry, str]]:
     partitions.move_cursors(conn, moves)  # first: from here on these partitions' rows are ours
-    good: list[tuple[Entry, Record]] = []
-    rejected: list[tuple[Entry, str]] = []
-    for entry in entries:
-        try:
-            good.append((entry, decode(entry.data)))
-        except (RecordError, RecursionError) as error:
-            rejected.append((entry, f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]))
-    _apply_or_split(conn, good, rejected)
+    rejected = list(batch.damaged)
+    _apply_or_split(conn, batch.records, rejected)
     if rejected:
         conn.execute(insert(sync_rejected), [
             {"p": e.p, "gen": e.gen, "seq": e.seq, "entry": e.data, "error": error, "at": now_ms}

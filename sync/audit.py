@@ -17,7 +17,7 @@ import msgpack
 import structlog
 from sqlalchemy import Connection, select
 
-from sidecar.domain import layout
+from sidecar.domain import layout, receipt
 from sidecar.engine import keys
 from sidecar.engine.engine import Engine
 from sidecar.engine.partitions import opening_base
@@ -304,31 +304,28 @@ def _compare_keys(
                 look.add(name, "idempotency", digest.hex(), None, f"{gen}-{seq}")
             continue
         try:
-            ours, theirs = msgpack.unpackb(stored, raw=True), msgpack.unpackb(packed, raw=True)
-        except (ValueError, msgpack.UnpackException) as error:
+            (ours, entry_id), theirs = receipt.unpack_record(stored), receipt.unpack(packed)
+        except ValueError as error:
             look.add(name, "idempotency", digest.hex(), f"unreadable: {error}", f"{gen}-{seq}")
             continue
-        if ours[2] == cid and (ours[:5] != theirs[:5] or ours[5:] != [b"%d-%d" % (gen, seq)]):
-            look.add(name, "idempotency", digest.hex(), ours, [*theirs[:5], f"{gen}-{seq}"])
+        if ours.cid == cid and (ours != theirs or entry_id != b"%d-%d" % (gen, seq)):
+            look.add(name, "idempotency", digest.hex(), [*ours, entry_id], [*theirs, f"{gen}-{seq}"])
     known = {digest for _, digest in expected}
     for digest in look.digests:
         stored = redis.get(digest)
         if stored is None or digest in known:
             continue
-        if msgpack.unpackb(stored, raw=True)[1] > now_ms + KEY_MARGIN_MS and not _is_deleteds(conn, stored):
-            look.add("", "idempotency", digest.hex(), msgpack.unpackb(stored, raw=True), None)
+        found, _ = receipt.unpack_record(stored)
+        if found.end_ms > now_ms + KEY_MARGIN_MS and not _is_deleted(conn, found.cid):
+            look.add("", "idempotency", digest.hex(), list(found), None)
 
 
 def _deleted_cids(conn: Connection, working: Working) -> set[int]:
     return {cid for cid, row in working.rows.customers.items() if row.deleted_at is not None} | set(working.deleted)
 
 
-def _is_deleteds(conn: Connection, stored: bytes) -> bool:
-    """Whether a record's customer is deleted: SQL forgets such records at once, Redis with time."""
-    return _is_deleted(conn, msgpack.unpackb(stored, raw=True)[2])
-
-
 def _is_deleted(conn: Connection, cid: int) -> bool:
+    """Whether a customer is: SQL forgets its records at once, Redis with time."""
     c = tables.customers.c
     return conn.execute(select(c.cid).where(c.cid == cid, c.deleted_at.is_not(None))).first() is not None
 

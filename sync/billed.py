@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Sequence
 
 from sqlalchemy import Connection, select
 
 from sidecar.store.tables import ledger
 
 from .rows import Bucket
+from .written import LedgerRow
 
 KINDS = ("reset", "credit")
 
@@ -18,17 +19,17 @@ class Billed:
 
     def __init__(self, conn: Connection):
         self._conn = conn
-        self._stored: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._stored: dict[tuple[int, int], list[tuple[int | None, int]]] = {}
 
-    def owed(self, bucket: Bucket, period_end_ms: int, unwritten: Sequence[dict[str, Any]]) -> int:
+    def owed(self, bucket: Bucket, period_end_ms: int, unwritten: Sequence[LedgerRow]) -> int:
         """The units that the bucket's period which ended then owes."""
         lines = self._lines(bucket) + [
-            (line["period_end"], line["over_units"]) for line in unwritten
-            if (line["cid"], line["no"]) == (bucket.cid, bucket.no) and line["kind"] in KINDS
+            (line.period_end, line.over_units) for line in unwritten
+            if (line.cid, line.no) == (bucket.cid, bucket.no) and line.kind in KINDS
         ]
         return sum(units for end, units in lines if end == period_end_ms)
 
-    def _lines(self, bucket: Bucket) -> list[tuple[int, int]]:
+    def _lines(self, bucket: Bucket) -> list[tuple[int | None, int]]:
         key = (bucket.cid, bucket.no)
         if key not in self._stored:
             x = ledger.c

@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import time
-from typing import Sequence
+from typing import Iterable, Sequence
 
 import structlog
 
@@ -20,8 +20,8 @@ from sidecar.store import partitions, settings_kv
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, CursorConflict, Place
 
-from .apply import Applied, Entry, LogGap, SqlBehind, apply
-from .reader import Reader, batches
+from .apply import Applied, Decoded, LogGap, SqlBehind, apply_decoded, batch_max, decoded
+from .reader import Portion, Reader
 
 log = structlog.get_logger()
 TRIM_MARGIN = 1000
@@ -31,7 +31,8 @@ TRIM_EVERY = 200
 STOPPED_RETRY_S = 5.0
 CONFLICT_PAUSE_MAX_S = 0.1
 PAUSE_S = 0.02
-"""Between two batches, so that others who write get their turn: SQLite's lock has no queue."""
+"""Between two looks at the log, so that a batch has more than a call or two; and between two batches on
+SQLite, so that others who write get their turn: its lock has no queue."""
 
 
 class Carrier:
@@ -68,31 +69,56 @@ class Carrier:
         if self._places is None:
             self._places = await self._store.read(partitions.places)
         tried = self._places.keys() - self._left_out
-        entries, closed, behind = await self._reader.read({p: self._places[p] for p in tried}, block_ms)
-        for problem in behind:
-            self._stop(problem.p, str(problem))
-        for p in tried.difference(closed, (e.p for e in entries), (b.p for b in behind)):
+        busy = await self._reader.busy({p: self._places[p] for p in tried}, block_ms)
+        for p in tried.difference(busy):
             self.stopped.pop(p, None)  # nothing left to read
-        if closed:
-            for p in closed:
-                await self._engine.verify(p)
-            self._places = None
-            return 0
-        done = 0
-        for batch in batches(entries):
-            if stop.is_set():
-                break
-            done += await self._apply(batch)
-            if self._places is None:
-                break
-            await self._trim({entry.p for entry in batch})
-            await asyncio.sleep(PAUSE_S)
+        done = await self._carry(busy, stop)
         await self._tell()
+        await asyncio.sleep(PAUSE_S if busy else 0.0)
         return done
 
-    async def _apply(self, batch: Sequence[Entry]) -> int:
-        assert self._places is not None
-        while batch := [entry for entry in batch if entry.p not in self._left_out]:
+    async def _carry(self, busy: Sequence[int], stop: asyncio.Event) -> int:
+        """Applies entries of these partitions, some of each; while one batch is written, the next one,
+        of other partitions, is read."""
+        done = 0
+        ahead = self._read_ahead(busy)
+        try:
+            while ahead is not None and not stop.is_set() and self._places is not None:
+                portion, batch = await ahead
+                busy = busy[len(portion.ps) :]
+                for problem in portion.behind:
+                    self._stop(problem.p, str(problem))
+                if portion.closed:
+                    for p in portion.closed:
+                        await self._engine.verify(p)
+                    self._places = None
+                    break
+                ahead = self._read_ahead(busy)
+                if batch.entries:
+                    done += await self._apply(batch)
+                    await self._trim(portion.ps)
+                if self._store.is_sqlite and ahead is not None:
+                    await asyncio.sleep(PAUSE_S)
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+        return done
+
+    def _read_ahead(self, busy: Sequence[int]) -> asyncio.Task[tuple[Portion, Decoded]] | None:
+        """Begins to read and decode the next batch; None when there is nothing left to read."""
+        if not busy or self._places is None:
+            return None
+        places = dict(self._places)
+
+        async def read() -> tuple[Portion, Decoded]:
+            portion = await self._reader.read(places, busy, batch_max(self._store))
+            return portion, await asyncio.to_thread(decoded, portion.entries)
+
+        return asyncio.create_task(read())
+
+    async def _apply(self, batch: Decoded) -> int:
+        while self._places is not None and batch.entries:
             try:
                 applied = await finished(self._store, batch, self._places)
             except CursorConflict as conflict:
@@ -103,6 +129,7 @@ class Carrier:
                 return 0
             except (LogGap, SqlBehind) as problem:
                 self._stop(problem.p, str(problem))
+                batch = decoded([entry for entry in batch.entries if entry.p not in self._left_out])
                 continue
             for p, cursor in applied.cursors.items():
                 self._places[p] = self._places[p]._replace(cursor=cursor)
@@ -112,8 +139,9 @@ class Carrier:
             return applied.applied
         return 0
 
-    async def _trim(self, ps: set[int]) -> None:
-        assert self._places is not None
+    async def _trim(self, ps: Iterable[int]) -> None:
+        if self._places is None:
+            return
         due: dict[int, Cursor] = {}
         for p in ps:
             cursor, last = self._places[p].cursor, self._trimmed.get(p)
@@ -154,9 +182,9 @@ def _may_go(cursor: Cursor) -> Cursor:
     return Cursor(max(0, cursor.gen - 1), -1)
 
 
-async def finished(store: Store, batch: Sequence[Entry], places: dict[int, Place]) -> Applied:
+async def finished(store: Store, batch: Decoded, places: dict[int, Place]) -> Applied:
     """Applies a batch off the event loop. Cancelling the caller does not cut it short."""
-    work = asyncio.create_task(asyncio.to_thread(apply, store, batch, dict(places), real_now_ms()))
+    work = asyncio.create_task(asyncio.to_thread(apply_decoded, store, batch, dict(places), real_now_ms()))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

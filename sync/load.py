@@ -22,31 +22,25 @@ def load(conn: Connection, records: Sequence[Record], whole: set[int], lock: boo
     loader.customers({record.cid for record in records} | whole, lock)
     loader.buckets({record.cid for record in records if record.touches_buckets} | whole)
     loader.whole(whole)
-    loader.slots(_slot_keys(records))
+    loader.slots({
+        (record.cid, part.no, part.entity_id)
+        for record in records for use in record.uses for part in use.parts if isinstance(part, SlotPart)
+    })
+    changed = [record for record in records if record.changes]
+    loader.slots({
+        (r.cid, change.no, change.entity_id)
+        for r in changed for change in r.changes if isinstance(change, (HeldChanged, SlotChanged)) and change.entity_id
+    })
     loader.holds({
-        (r.cid, change.lock_id) for r in records for change in r.changes if isinstance(change, (HoldMade, HoldSettled))
+        (r.cid, change.lock_id) for r in changed for change in r.changes if isinstance(change, (HoldMade, HoldSettled))
     })
     loader.windows({
         (r.cid, change.feature_id, change.entity_id)
-        for r in records for change in r.changes if isinstance(change, WindowUsed)
+        for r in changed for change in r.changes if isinstance(change, WindowUsed)
     })
     loader.plan_uids({(r.cid, r.version) for r in records if r.kind == STEP})
-    loader.precisions({
-        use.feature_id for r in records for use in r.uses if r.kind == STEP or r.info.of_another
-    })
+    loader.precisions({use.feature_id for r in records if r.kind == STEP or r.info.of_another for use in r.uses})
     return loader.rows
-
-
-def _slot_keys(records: Sequence[Record]) -> set[tuple[int, int, str]]:
-    keys = {
-        (record.cid, part.no, part.entity_id)
-        for record in records for use in record.uses for part in use.parts if isinstance(part, SlotPart)
-    }
-    for record in records:
-        for change in record.changes:
-            if isinstance(change, (HeldChanged, SlotChanged)) and change.entity_id:
-                keys.add((record.cid, change.no, change.entity_id))
-    return keys
 
 
 class _Loader:

@@ -1,4 +1,4 @@
-"""Reads the log of every partition from a cursor on, and cuts what it read into batches.
+"""Reads the log of every partition from a cursor on, a batch at a time.
 
 The place to read from is the caller's to keep: it comes from SQL, never from Redis.
 """
@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 from sidecar.engine import keys, scripts
 from sidecar.engine.engine import Engine
 from sidecar.store.partitions import Cursor, Place
 
-from .apply import BATCH_MAX
 from .rows import Entry
 
-COUNT_MIN, COUNT_MAX = 100, 1000
+ENTRIES_MAX = 200
+"""Of one partition at a time, while others wait too."""
 KEY = re.compile(rb"\{p(\d+)\}:log")
 
 
@@ -28,47 +28,62 @@ class Behind(RuntimeError):
         self.p = p
 
 
+class Portion(NamedTuple):
+    """What was read: of which partitions, their entries in order; those that are not open for the
+    generation SQL has; and those whose log begins after the cursor."""
+
+    ps: Sequence[int]
+    entries: list[Entry]
+    closed: list[int]
+    behind: list[Behind]
+
+
 class Reader:
     """Reads entries after cursors. Entries of one partition come in their order."""
 
     def __init__(self, engine: Engine):
         self._engine = engine
+        self._likely = ENTRIES_MAX
+        """How many entries a partition is likely to have: so many partitions make a batch."""
 
-    async def read(self, places: Mapping[int, Place], block_ms: int) -> tuple[list[Entry], list[int], list[Behind]]:
-        """What follows the cursors, waiting up to `block_ms` for the first entry, not everything
-        when there is much; the partitions that are not open for the generation SQL has; and those
-        whose log begins after the cursor. Raises what the client raises.
+    async def busy(self, places: Mapping[int, Place], block_ms: int) -> list[int]:
+        """The partitions that have entries after their cursors, waiting up to `block_ms` for the
+        first. Raises what the client raises.
 
-        The wait is not fenced and only tells where to look; the reading is: entries of a server
-        that has since been emptied or put back must not reach SQL."""
+        This is not fenced and only tells where to look."""
         streams: dict[Any, Any] = {keys.log(p): stream_id(place.cursor) for p, place in places.items()}
         if not streams:
-            return [], [], []
-        busy = parse_partitions(await self._engine.redis.xread(streams, count=1, block=block_ms))
-        if not busy:
-            return [], [], []
-        count = max(COUNT_MIN, min(COUNT_MAX, 4 * BATCH_MAX // len(busy)))
+            return []
+        return parse_partitions(await self._engine.redis.xread(streams, count=1, block=block_ms))
+
+    async def read(self, places: Mapping[int, Place], busy: Sequence[int], size: int) -> Portion:
+        """What follows the cursors of some of the busy partitions, the first ones: up to `size`
+        entries, and of no partition necessarily all. Raises what the client raises.
+
+        This is fenced: entries of a server that has since been emptied or put back must not reach
+        SQL."""
+        ps = busy[: max(1, size // self._likely)]
+        count = max(1, size // len(ps))
         connection = await self._engine.connected()
         answers = await asyncio.gather(*(
             connection.script(
                 scripts.READ, (keys.meta(p), keys.log(p)),
                 (places[p].generation, connection.run_id, *places[p].cursor, count),
             )
-            for p in busy
+            for p in ps
         ))
-        entries: list[Entry] = []
-        closed: list[int] = []
-        behind: list[Behind] = []
-        for p, (code, *rest) in zip(busy, answers):
+        portion = Portion(ps, [], [], [])
+        for p, (code, *rest) in zip(ps, answers):
             if code == b"STALE":
-                closed.append(p)
+                portion.closed.append(p)
             elif code == b"BEHIND":
-                behind.append(Behind(
+                portion.behind.append(Behind(
                     p, f"partition {p}: SQL is at {places[p].cursor}, Redis has nothing before {tuple(rest)}"
                 ))
             else:
-                entries.extend(parse_entries(p, rest[0]))
-        return entries, closed, behind
+                portion.entries.extend(parse_entries(p, rest[0]))
+        self._likely = max(1, min(ENTRIES_MAX, 2 * len(portion.entries) // len(ps)))
+        return portion
 
 
 def stream_id(cursor: Cursor) -> str:
@@ -88,17 +103,14 @@ def parse_entries(p: int, items: Any) -> Iterator[Entry]:
     """The entries in an XRANGE answer."""
     for item_id, fields in items:
         gen, _, seq = item_id.partition(b"-")
-        data = dict(zip(fields[::2], fields[1::2])) if isinstance(fields, list) else fields or {}
-        yield Entry(p, int(gen), int(seq), data.get(b"d", b""))
+        if type(fields) is list and len(fields) == 2 and fields[0] == b"d":
+            data = fields[1]
+        else:
+            data = (dict(zip(fields[::2], fields[1::2])) if isinstance(fields, list) else fields or {}).get(b"d", b"")
+        yield Entry(p, int(gen), int(seq), data)
 
 
 def _partition(name: bytes) -> int:
     found = KEY.fullmatch(name)
     assert found is not None, f"an answer of a stream nobody asked for: {name!r}"
     return int(found[1])
-
-
-def batches(entries: Sequence[Entry], size: int = BATCH_MAX) -> Iterator[Sequence[Entry]]:
-    """The entries in batches of at most `size`, in the order given."""
-    for at in range(0, len(entries), size):
-        yield entries[at : at + size]

@@ -24,19 +24,25 @@ class Entry(NamedTuple):
     data: bytes
 
 
+SUMS = ("balance", "granted", "prepaid", "slots", "over", "reset_at", "reset_over", "held")
+"""The columns of a bucket that usage, resets and holds change."""
+PLACE = ("next_reset_at", "archived", "removed_at")
+"""Those that say what is to become of it, which SQL finds it by; they change more rarely."""
+
+
 class Bucket:
     """A bucket while records are played on it. `total` is the balance; for an unlimited one,
     whose row keeps two parts, minus everything used."""
 
     __slots__ = (
         "cid", "feature_id", "total", "granted", "prepaid", "next_reset_at", "slots", "over", "reset_at",
-        "reset_over", "held", "archived", "removed_at", "read", "added", "dirty", "replaced",
+        "reset_over", "held", "archived", "was_archived", "removed_at", "read", "added", "dirty", "replaced",
     )
 
     def __init__(self, cid: int, feature_id: str, row: layout.Row, added: bool = False, archived: bool = False):
         self.cid = cid
         self.feature_id = feature_id
-        self.archived = archived
+        self.archived = self.was_archived = archived
         self.removed_at: int | None = None
         self.added = added
         self.dirty = added
@@ -94,18 +100,23 @@ class Bucket:
         high, low = divmod(-self.total, layout.USED_HIGH_UNIT)
         return -low, high
 
-    def moving(self) -> dict[str, Any]:
-        """The columns that usage, resets and holds change."""
+    def sums(self) -> tuple[int, ...]:
+        """The columns SUMS as they stand now."""
         balance, granted = self.columns()
-        return {
-            "balance": balance, "granted": granted, "prepaid": self.prepaid, "next_reset_at": self.next_reset_at,
-            "slots": self.slots, "over": self.over, "reset_at": self.reset_at, "reset_over": self.reset_over,
-            "held": self.held,
-        }
+        return balance, granted, self.prepaid, self.slots, self.over, self.reset_at, self.reset_over, self.held
+
+    def place(self) -> tuple[int, bool, int | None]:
+        """The columns PLACE as they stand now."""
+        return self.next_reset_at, self.archived, self.removed_at
+
+    @property
+    def moved(self) -> bool:
+        """Whether any of PLACE is not as it was read."""
+        return self.next_reset_at != self.read.next_reset_at or self.archived != self.was_archived or self.removed_at is not None
 
     def row(self) -> layout.Row:
         """The bucket as it stands now."""
-        return self.read._replace(**self.moving())
+        return self.read._replace(next_reset_at=self.next_reset_at, **dict(zip(SUMS, self.sums())))
 
 
 @dataclass(slots=True)

@@ -48,6 +48,7 @@ class Working:
         self.deleted: dict[int, int] = {}
         self._entry = Entry(0, 0, 0, b"")
         self._record: Record
+        self._lines_before = 0
 
     def play(self) -> None:
         """Plays every record of the batch. Raises RecordError for one that contradicts what SQL
@@ -69,24 +70,26 @@ class Working:
         if record.kind == STEP and record.version <= rows.versions[cid]:
             raise RecordError(f"step {record.version} was applied before")
         self._entry, self._record = entry, record
-        lines = len(self.written.ledger)
+        self._lines_before = len(self.written.ledger)
         for reset in record.resets:
             self._reset(reset)
-        self._each([change for change in record.changes if isinstance(change, c.BucketAdded)])
-        self._each([change for change in record.changes if isinstance(change, BEFORE_PARTS)])
+        changes = record.changes
+        if changes:
+            self._each([change for change in changes if isinstance(change, c.BucketAdded)])
+            self._each([change for change in changes if isinstance(change, BEFORE_PARTS)])
         for use in record.uses:
             self._use(use)
-        self._each([one for one in record.changes if not isinstance(one, (c.BucketAdded, *BEFORE_PARTS))])
+        if changes:
+            self._each([one for one in changes if not isinstance(one, (c.BucketAdded, *BEFORE_PARTS))])
         if record.kind == STEP:
             rows.versions[cid] = record.version
             self.written.steps_done.append((cid, record.version))
-            if len(self.written.ledger) == lines:
+            if len(self.written.ledger) == self._lines_before:
                 self._line("step", None, 0)
-        rows.last_ms[cid] = max(rows.last_ms[cid], record.ms)
+        if record.ms > rows.last_ms[cid]:
+            rows.last_ms[cid] = record.ms
         self.last_entry[cid] = entry
         self.written.record(entry, record, customer.id, rows.precisions)
-        for number, line in enumerate(self.written.ledger[lines:]):
-            line["line"] = number
 
     def _each(self, some: Iterable[c.Change]) -> None:
         for change in some:
@@ -308,7 +311,8 @@ class Working:
         self, kind: str, bucket: Bucket | None, delta: int, over_units: int = 0, period_end: int | None = None,
         entity_id: str | None = None,
     ) -> None:
-        self.written.line(self._entry, self._record, kind, bucket, delta, over_units, period_end, entity_id)
+        number = len(self.written.ledger) - self._lines_before
+        self.written.line(self._entry, number, self._record, kind, bucket, delta, over_units, period_end, entity_id)
 
 
 _PLAYERS: dict[type, Callable[[Working, Any], None]] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 from sidecar.store import events, idempotency
 
@@ -14,15 +15,75 @@ from .records import STEP, Record, Use
 from .rows import Bucket, Entry, Hold, Place, SlotKey, WindowKey
 
 EntryId = tuple[int, int, int]
+NO_PROPERTIES = json.dumps(None)
+
+
+class EventRow(NamedTuple):
+    """A row of `events`, in the order of its columns; `properties` are JSON text."""
+
+    p: int
+    gen: int
+    seq: int
+    line: int
+    cid: int
+    customer_id: str
+    entity_id: str
+    feature_id: str
+    event_name: str | None
+    value: str
+    requested: int
+    applied: int
+    timestamp: int
+    recorded_at: int
+    properties: str
+    idempotency_key: str | None
+    parts: bytes
+    refund_of: str | None
+
+
+class LedgerRow(NamedTuple):
+    """A row of `ledger`, in the order of its columns."""
+
+    p: int
+    gen: int
+    seq: int
+    line: int
+    cid: int
+    no: int
+    feature_id: str | None
+    entity_id: str
+    kind: str
+    delta: int
+    over_units: int
+    units: str | None
+    price: str | None
+    billing_units: str | None
+    amount: str | None
+    period_end: int | None
+    at: int
+
+
+class KeyRow(NamedTuple):
+    """A row of `idempotency`, in the order of its columns."""
+
+    cid: int
+    digest: bytes
+    p: int
+    gen: int
+    seq: int
+    expires_at: int
+    record: bytes
 
 
 @dataclass
 class Written:
     """Collected in the order of the log. Sets hold the keys of rows that changed."""
 
-    events: list[dict[str, Any]] = field(default_factory=list)
-    ledger: list[dict[str, Any]] = field(default_factory=list)
-    keys: dict[tuple[int, bytes], dict[str, Any]] = field(default_factory=dict)
+    events: list[EventRow] = field(default_factory=list)
+    ledger: list[LedgerRow] = field(default_factory=list)
+    owing: list[tuple[int, int]] = field(default_factory=list)
+    """Where in the ledger there is a line with overage, and the plan item that tells its price."""
+    keys: dict[tuple[int, bytes], KeyRow] = field(default_factory=dict)
     slots: set[SlotKey] = field(default_factory=set)
     dropped_slots: list[tuple[int, int]] = field(default_factory=list)
     windows: set[WindowKey] = field(default_factory=set)
@@ -39,35 +100,34 @@ class Written:
         """The event of a record, a line for each feature, and what is remembered of its call."""
         p, gen, seq, _ = entry
         info = record.info
+        properties = NO_PROPERTIES if info.properties is None else json.dumps(info.properties)
+        timestamp = record.ms if info.timestamp is None else info.timestamp
         for line, use in enumerate(record.uses):
-            self.events.append({
-                "p": p, "gen": gen, "seq": seq, "line": line, "cid": record.cid, "customer_id": customer_id,
-                "entity_id": record.entity_id, "feature_id": use.feature_id, "event_name": _sql_text(info.event_name),
-                "value": _sql_text(_value(record, use, precisions)), "requested": use.requested,
-                "applied": use.applied, "timestamp": record.ms if info.timestamp is None else info.timestamp,
-                "recorded_at": record.ms, "properties": info.properties, "idempotency_key": _sql_text(info.key),
-                "parts": use.packed, "refund_of": events.event_id(p, *info.refunded) if info.refunded else None,
-            })
+            self.events.append(EventRow(
+                p, gen, seq, line, record.cid, customer_id, record.entity_id, use.feature_id, _sql_text(info.event_name),
+                _sql_text(_value(record, use, precisions)), use.requested, use.applied, timestamp, record.ms, properties,
+                _sql_text(info.key), use.packed, events.event_id(p, *info.refunded) if info.refunded else None,
+            ))
         if record.idempotency is not None:
             assert info.key is not None  # `decode` refused it otherwise
             key = idempotency.digest(customer_id, info.key)
-            self.keys[record.cid, key] = {
-                "cid": record.cid, "digest": key, "p": p, "gen": gen, "seq": seq,
-                "expires_at": record.idempotency.end_ms, "record": record.idempotency.record,
-            }
+            self.keys[record.cid, key] = KeyRow(
+                record.cid, key, p, gen, seq, record.idempotency.end_ms, record.idempotency.record
+            )
 
     def line(
-        self, entry: Entry, record: Record, kind: str, bucket: Bucket | None, delta: int, over_units: int,
+        self, entry: Entry, line: int, record: Record, kind: str, bucket: Bucket | None, delta: int, over_units: int,
         period_end: int | None, entity_id: str | None,
     ) -> None:
-        """A ledger line. `_item` tells what its overage costs, and is not written."""
-        self.ledger.append({
-            "p": entry.p, "gen": entry.gen, "seq": entry.seq, "line": 0, "cid": record.cid,
-            "no": bucket.no if bucket else 0, "feature_id": bucket.feature_id if bucket else None,
-            "entity_id": entity_id or (bucket.entity_id if bucket else record.entity_id), "kind": kind,
-            "delta": delta, "over_units": over_units, "units": None, "price": None, "billing_units": None,
-            "amount": None, "period_end": period_end, "at": record.ms, "_item": bucket.item if bucket else 0,
-        })
+        """A ledger line, the `line`th of its entry. What its overage costs is found out before it is
+        written."""
+        no, feature_id, owner = (bucket.no, bucket.feature_id, bucket.entity_id) if bucket else (0, None, record.entity_id)
+        if over_units:
+            self.owing.append((len(self.ledger), bucket.item if bucket else 0))
+        self.ledger.append(LedgerRow(
+            entry.p, entry.gen, entry.seq, line, record.cid, no, feature_id, entity_id or owner, kind, delta, over_units,
+            None, None, None, None, period_end, record.ms,
+        ))
 
     def make_hold(self, entry: EntryId, record: Record, change: HoldMade) -> None:
         """A new open hold."""

@@ -6,6 +6,7 @@ Valkey and a database of its own. Nothing here stands in for a store.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -17,10 +18,12 @@ import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generator, Iterator, TypeVar
+from typing import Any, Generator, Iterator, TypeVar
 
 import pytest
+import sqlalchemy
 import structlog
+from sqlalchemy.util import LRUCache
 
 # Plain tracebacks: the default draws them with every local variable, at minutes a piece.
 structlog.configure(processors=[
@@ -51,6 +54,78 @@ def _failed_if_skipped(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
     return report
+
+
+LONG_WAITS = ("faults", "run", "load", "e2e", "pages", "flows", "sync", "properties")
+"""Folders of few long tests, which begin first: at the end one of them would have the machine to itself."""
+
+
+WAYS_MARK = "ways(*names): the ways into the app that a test of the API goes, where it is not every one of tests.http.WAYS"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are given to the workers in the order of `pytest_collection_modifyitems`, not by their tests' number."""
+    config.option.loadscopereorder = False
+    config.addinivalue_line("markers", WAYS_MARK)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Without the mark `ways`, a test of the API runs every way."""
+    if mark := metafunc.definition.get_closest_marker("ways"):
+        for name, scope in (("make_api", "function"), ("module_apps", "module")):
+            if name in metafunc.fixturenames:
+                metafunc.definition.add_marker(pytest.mark.parametrize(name, mark.args, indirect=True, scope=scope))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test that does not go the short way calls nothing that is answered there."""
+    mark = item.get_closest_marker("ways")
+    if mark is None or "short" in mark.args:
+        return (yield)
+    from tests import http
+
+    http.short_calls.clear()
+    result = yield
+    assert not http.short_calls, f"calls what the short way answers: mark the test with ways{http.WAYS}"
+    return result
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """LONG_WAITS first, all others in their order."""
+    place = {name: number for number, name in enumerate(LONG_WAITS)}
+    items.sort(key=lambda item: place.get(item.path.parent.name, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    """SQLAlchemy keeps compiled statements with an engine and its dialect. A process of the sidecar has one
+    engine, the tests one each, and compiled everything anew for most of a test's time: here the engines
+    of one kind share the first one's dialect and what it compiled."""
+    from sidecar.store import db
+
+    compiled = LRUCache(5_000)
+    connected: dict[str, sqlalchemy.Engine] = {}
+
+    def create_engine(url: str, **options: Any) -> sqlalchemy.Engine:
+        engine = sqlalchemy.create_engine(url, execution_options={"compiled_cache": compiled}, **options)
+        kind = engine.dialect.name
+        if kind in connected:
+            engine.dialect = connected[kind].dialect
+        else:  # a dialect knows its server once an engine has connected
+            sqlalchemy.event.listen(engine, "connect", lambda *_: connected.setdefault(kind, engine))
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db, "create_engine", create_engine)
+        yield
 
 
 @dataclass

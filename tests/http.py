@@ -1,6 +1,6 @@
 """The whole application over HTTP for tests: real Valkey, real SQL, a test clock, and both ways in:
 ASGI in memory, and uvicorn on a socket as the worker runs it, where check and track go the short way.
-Every test runs once each way.
+Every test runs once each way, but those marked `ways("asgi")`, which may then call neither.
 
 One event loop per session; each test gets an empty Valkey, a database of its own and the app built
 from settings. The loop runs only inside `Api` calls, so nothing happens behind a test's back. When a
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import shutil
 import socket
@@ -34,6 +35,7 @@ from sqlalchemy import select
 
 from sidecar import app as application
 from sidecar.api import fast
+from sidecar.api.check_track import CHECK_PATHS, TRACK_PATHS
 from sidecar.api.endpoint import Context
 from sidecar.engine import keys
 from sidecar.settings import Settings
@@ -49,8 +51,12 @@ MEMORY = Path("/dev/shm")
 MSGPACK = "application/msgpack"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
+SHORT_PATHS = frozenset(CHECK_PATHS + TRACK_PATHS)
 WAYS = ("asgi", "short")
 """Starlette in memory; uvicorn on a Unix socket, with the short way."""
+
+short_calls: list[str] = []
+"""The paths of checks and tracks that were called; tests/conftest.py empties it."""
 
 T = TypeVar("T")
 
@@ -102,6 +108,8 @@ class Api:
             headers = {name: value.strip() for name, value in headers.items()}
         if content is None and body is not None:
             content = to_json(body)
+        if method == "POST" and path in SHORT_PATHS:
+            short_calls.append(path)
         return await (client or self.client).request(method, path, content=content, headers={**given, **(headers or {})})
 
     def raw(self, method: str, path: str, body: Any = None, **kw: Any) -> httpx.Response:
@@ -262,8 +270,12 @@ async def _catch_up(api: Api) -> None:
         await carrier.turn(stop, 1)
         assert not carrier.stopped, f"sync stopped: {carrier.stopped}"
         cursors = await api.ctx.store.read(partitions.cursors)
-        ends = {p: api.redis.xinfo_stream(keys.log(p))["last-generated-id"] for p in cursors if api.redis.exists(keys.log(p))}
-        if all(b"%d-%d" % cursors[p] == end for p, end in ends.items()):
+        with api.redis.pipeline(transaction=False) as pipe:
+            for p in cursors:
+                pipe.exists(keys.log(p))
+                pipe.xinfo_stream(keys.log(p))
+            found = pipe.execute(raise_on_error=False)
+        if all(not there or b"%d-%d" % cursors[p] == log["last-generated-id"] for p, there, log in zip(cursors, found[::2], found[1::2])):
             return
     raise AssertionError("sync does not end")
 
@@ -294,6 +306,12 @@ def memory_folder() -> Iterator[Path]:
     would cost a test of many small writes most of its time."""
     with tempfile.TemporaryDirectory(prefix="sc-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
         yield Path(folder)
+
+
+@functools.cache
+def plain_client(url: str) -> redis.Redis:
+    """A client of a server to look into it with; making one takes longer than a call."""
+    return redis.Redis.from_url(url)
 
 
 class Served(uvicorn.Server):
@@ -364,7 +382,7 @@ def apps(runner: asyncio.Runner, valkey: Any, migrated: Path, way: str = WAYS[0]
                 transport=transport, base_url="http://sidecar.test", timeout=60, trust_env=False,
                 headers={"authorization": f"Bearer {settings.secret_keys[0]}"},
             )
-            stored = redis.Redis.from_url(str(settings.redis_url))
+            stored = plain_client(str(settings.redis_url))
             api = Api(runner, app, settings, stored, client, way, state, server, path)
             started.append((lifespan, api))
             api.run(api.ctx.engine.open_partitions(range(settings.partitions)))
@@ -380,7 +398,6 @@ def apps(runner: asyncio.Runner, valkey: Any, migrated: Path, way: str = WAYS[0]
                 if api.server is not None:
                     runner.run(api.server.down())
                 runner.run(lifespan.__aexit__(None, None, None))
-                api.redis.close()
                 if api.sql is not None:
                     api.sql.close()
 

@@ -33,9 +33,9 @@ def answer_track(decoded: Decoded, result: Result, catalog: Catalog, version: Ve
         if decoded.feature_id is not None:
             body["feature_id"] = decoded.feature_id
         return body
-    balances = {
+    balances = {  # none after a call that was brief the first time
         name: balance
-        for name in _touched(decoded, result, catalog)
+        for name in (_touched(decoded, result, catalog) if result.blobs else ())
         if (balance := _balance(catalog.features[name], result, catalog, decoded, version)) is not None
     }
     body.update(value=amount_of(decoded, result), balance=next(iter(balances.values()), None), event_id=result.event_id)
@@ -133,7 +133,7 @@ def _touched(decoded: Decoded, result: Result, catalog: Catalog) -> list[str]:
 def _deductions(result: Result, catalog: Catalog) -> list[dict[str, Any]]:
     """What each bucket paid (negative: got back)."""
     known: dict[int, tuple[str, layout.Row]] = {}
-    for at, name in enumerate(result.fields):
+    for at, name in enumerate(result.fields if result.blobs else ()):
         packed = [result.blobs[at]]
         packed += result.entity_blobs[at] if isinstance(result.entity_blobs[at], list) else [result.entity_blobs[at]]
         for blob in packed:

@@ -16,11 +16,11 @@ import structlog
 from starlette.routing import Route
 
 from ..catalog.snapshot import Catalog
-from ..engine import spend
+from ..engine import scripts, spend
 from ..engine.errors import ReplyLost
 from ..engine.spend import Refused, Result
 from ..errors import ApiError, invalid
-from . import check_track
+from . import check_track, quick
 from .answers import amount_of, answer_check
 from .completion import complete
 from .decode import Decoded, check_fields, decode_check, decode_track, product_of
@@ -35,7 +35,7 @@ UNUSUAL = ("lock", "refund_of", "product_id", "customer_data", "entity_data")
 """Fields of calls that are more than one script."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Item:
     """One call of a batch: `body` as it came, `decoded` unless it asks about a plan, and in the
     end its `outcome`: a result, a whole answer, or the error it met."""
@@ -43,11 +43,13 @@ class Item:
     body: dict[str, Any]
     decoded: Decoded | None = None
     outcome: Result | dict[str, Any] | ApiError | ReplyLost | None = None
+    is_usual: bool = True
+    """Whether one script makes it."""
 
     @property
-    def is_usual(self) -> bool:
-        """Whether one script makes it."""
-        return self.decoded is not None and all(self.body.get(name) is None for name in UNUSUAL)
+    def is_unfinished(self) -> bool:
+        """Whether it still is to be made, or its reply was lost."""
+        return self.outcome is None or isinstance(self.outcome, ReplyLost)
 
 
 @endpoint
@@ -74,7 +76,7 @@ def _tracked(ctx: Context, item: Item, started: float) -> dict[str, Any]:
         value = decoded.amount if decoded is not None else None
         return {"status": result.status, "event_id": None, "value": value, "code": result.code, "message": result.message}
     assert isinstance(result, Result) and decoded is not None
-    ctx.metrics.decided("track", "replayed" if result.replayed else "applied", "", time.perf_counter() - started)
+    check_track.count_track(ctx, result, started)
     return {"status": 200, "event_id": result.event_id, "value": amount_of(decoded, result)}
 
 
@@ -100,27 +102,33 @@ async def _made(call: Call, verb: str) -> list[Item]:
         check_track.refuse_when_full(ctx)
     items = [Item(one) for one in body]
     of_customer: dict[str, list[Item]] = defaultdict(list)
+    usual = quick.track_of if verb == "track" else quick.check_of
     for item in items:
         try:
-            item.decoded = await _decoded(call, item.body, verb)
+            item.decoded = usual(item.body, ctx.catalog.current)
+            if item.decoded is None:
+                item.decoded = await _decoded(call, item.body, verb)
+                item.is_usual = item.decoded is not None and all(item.body.get(name) is None for name in UNUSUAL)
         except ApiError as error:
             item.outcome = error
             continue
         of_customer[item.body["customer_id"]].append(item)
-    waiting = []
+    together = Together()
     for theirs in of_customer.values():
         if not ctx.health.log_full and all(item.is_usual for item in theirs):
-            waiting += [done for item in theirs if (done := _started(ctx, item)) is not None]
-    await asyncio.gather(*waiting)
+            for item in theirs:
+                together.start(ctx, item)
+    await together.done()
     turns = asyncio.Semaphore(CUSTOMERS_AT_ONCE)
 
-    async def rest_of(theirs: list[Item]) -> None:
+    async def finish(theirs: list[Item]) -> None:
         async with turns:
             for item in theirs:
-                if item.outcome is None or isinstance(item.outcome, ReplyLost):
+                if item.is_unfinished:
                     await _finish(call, verb, item)
 
-    await asyncio.gather(*(rest_of(theirs) for theirs in of_customer.values()))
+    unfinished = [theirs for theirs in of_customer.values() if any(item.is_unfinished for item in theirs)]
+    await asyncio.gather(*map(finish, unfinished))
     return items
 
 
@@ -136,29 +144,45 @@ async def _decoded(call: Call, body: Any, verb: str) -> Decoded | None:
         return decode_track(body, None, call.version, catalog) if verb == "track" else decode_check(body, None, catalog)
 
     decoded = await check_track.decode_with(call.ctx, decode)
+    decoded.spend.brief = decoded.spend.script is scripts.TRACK
     if decoded.spend.lock is None and not decoded.refund_of:
         await complete(call.ctx, decoded, body, call.version)
     return decoded
 
 
-def _started(ctx: Context, item: Item) -> asyncio.Future[None] | None:
-    """Makes a usual call together with those before and after it; None where it is to be made in
-    the ordinary way."""
-    assert item.decoded is not None
-    decoded, done = item.decoded, asyncio.get_running_loop().create_future()
+class Together:
+    """Usual calls that are made together, and waited for together."""
 
-    def replied(outcome: Result | Exception | None) -> None:
-        if isinstance(outcome, (Result, ReplyLost)):
-            item.outcome = outcome
-        elif isinstance(outcome, Refused):
-            item.outcome = check_track.refused(outcome, decoded.spend)
-        elif outcome is not None:
-            log.error("batch_item_failed", exc_info=outcome)
-            item.outcome = ApiError(500, "internal_error", "internal error; the server's log has the details")
-        if not done.done():
-            done.set_result(None)
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._all_replied: asyncio.Future[None] | None = None
 
-    return done if spend.start(ctx.engine, ctx.catalog.current, decoded.spend, replied) else None
+    def start(self, ctx: Context, item: Item) -> None:
+        """Makes an item's call, unless something is in its way: then it gets no outcome here."""
+        assert item.decoded is not None
+        call = item.decoded.spend
+
+        def replied(outcome: Result | Exception | None) -> None:
+            if isinstance(outcome, (Result, ReplyLost)):
+                item.outcome = outcome
+            elif isinstance(outcome, Refused):
+                item.outcome = check_track.refused(outcome, call)
+            elif outcome is not None:
+                log.error("batch_item_failed", exc_info=outcome)
+                item.outcome = ApiError(500, "internal_error", "internal error; the server's log has the details")
+            self._under_way -= 1
+            if not self._under_way and self._all_replied is not None and not self._all_replied.done():
+                self._all_replied.set_result(None)
+
+        self._under_way += 1
+        if not spend.start(ctx.engine, ctx.catalog.current, call, replied):
+            self._under_way -= 1
+
+    async def done(self) -> None:
+        """Every call has its outcome. To be awaited once, after the last was started."""
+        if self._under_way:
+            self._all_replied = asyncio.get_running_loop().create_future()
+            await self._all_replied
 
 
 async def _finish(call: Call, verb: str, item: Item) -> None:

@@ -161,8 +161,13 @@ def track_reply(ctx: Context, decoded: Decoded, result: Result, version: tuple[i
     reply = Reply(
         answer_track(decoded, result, ctx.catalog.current, version), 202 if decoded.asynchronous else 200, _headers(result)
     )
-    ctx.metrics.decided("track", "replayed" if result.replayed else "applied", "", time.perf_counter() - started)
+    count_track(ctx, result, started)
     return reply
+
+
+def count_track(ctx: Context, result: Result, started: float) -> None:
+    """Counts an application."""
+    ctx.metrics.decided("track", "replayed" if result.replayed else "applied", "", time.perf_counter() - started)
 
 
 def check_reply(ctx: Context, decoded: Decoded, result: Result, version: tuple[int, int], started: float) -> Reply:

@@ -24,6 +24,9 @@ from . import fields
 MODES = ("cap", "reject", "overflow")
 KEY_CHARS_MAX = 255
 LOCK_CHARS_MAX = 256
+SHOWS_BALANCES = (2, 0)
+"""From this version on the answer of a track shows balances."""
+
 UNBUILT_CHECK = ("with_preview",)
 NOT_HELD = ("boolean", "continuous_use")
 """Types of features that no hold can be on."""
@@ -86,9 +89,9 @@ def decode_track(body: Mapping[str, Any], key_header: str | None, version: tuple
         print_of = fingerprint(
             "track", customer_id, entity_id, feature_id, event_name, value, mode or "cap", timestamp, properties, *more
         )
-        info["f"] = print_of
     script = scripts.REFUND if refund_of else scripts.TRACK if lock is None else scripts.HOLD
     call = Spend(script, customer_id, entity_id, paid, mode or "cap", msgpack.packb(info), key, print_of, lock)
+    call.brief = version < SHOWS_BALANCES and script is scripts.TRACK
     return Decoded(call, value, feature_id, event_name, asynchronous, refund_of)
 
 
@@ -195,7 +198,7 @@ def decode_check(body: Mapping[str, Any], key_header: str | None, catalog: Catal
             print_of = fingerprint(
                 "check", customer_id, entity_id, feature_id, None, required, None, None, properties, *asked.asked_lock
             )
-            told["k"], told["f"] = key, print_of
+            told["k"] = key
         info = msgpack.packb(told)
     script = scripts.CHECK if lock is None else scripts.HOLD
     call = Spend(script, customer_id, entity_id, paid, "send" if send else "", info, key, print_of, lock)

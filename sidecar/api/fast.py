@@ -3,8 +3,9 @@
 A subclass of uvicorn's `httptools` protocol. A request for one of the two routes that is in every
 way usual is decoded as soon as its body is there, sent to Redis, and answered from the reply's
 callback; every other request goes the ordinary way to Starlette, where the same routes exist over
-the same functions. Keep-alive, the order of pipelined requests, time-outs and shutdown stay
-uvicorn's: a stand-in takes the place of its request cycle.
+the same functions. A usual request whose head came before, byte for byte, is not even parsed. The
+order of pipelined requests and shutdown stay uvicorn's: a stand-in takes the place of its request
+cycle. So does keep-alive, with one timer a connection in place of one a request.
 
 uvicorn's members used here are private: pyproject.toml pins its minor version, `usable` checks for
 them, and without them the short way stays off.
@@ -12,45 +13,33 @@ them, and without them the short way stays off.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from http import HTTPStatus
-from typing import Any, Coroutine
+from typing import Any
 
 import structlog
 import uvicorn
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ..engine import spend
-from ..engine.errors import ReplyLost
-from ..engine.spend import Refused, Result
-from ..errors import ApiError
-from . import check_track, decode, quick, wire
-from .auth import Keys
-from .decode import Decoded
-from .endpoint import Call, Context, Reply, answered, error_reply, internal_error
+from . import wire
+from .endpoint import Reply
+from .fast_calls import FastService
+from .heads import END, Head
 
 log = structlog.get_logger()
 STATE = "fast"
 """Where the lifespan state has the `FastService`."""
 
-BODY_BYTES_MAX = 64 * 1024
-"""A longer body goes the ordinary way."""
-
 STATUS_LINE = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-OK = STATUS_LINE[200]
-ROUTES = {
-    path.encode(): verb
-    for verb, paths in (("check", check_track.CHECK_PATHS), ("track", check_track.TRACK_PATHS))
-    for path in paths
-}
+SIZES_MAX = 2_000
+
 METHODS = (
-    "connection_lost", "on_message_begin", "on_headers_complete", "_start_asgi_task", "on_response_complete", "resume_writing"
+    "data_received", "connection_lost", "on_message_begin", "on_headers_complete", "on_message_complete", "_start_asgi_task",
+    "on_response_complete", "resume_writing", "_unset_keepalive_if_required", "timeout_keep_alive_handler",
 )
 PROTOCOL_MEMBERS = frozenset((
     "parser", "app", "app_state", "loop", "cycle", "pipeline", "flow", "transport", "url", "headers", "expect_100_continue",
-    "limit_concurrency", "server_state", "tasks",
+    "limit_concurrency", "server_state", "tasks", "timeout_keep_alive", "timeout_keep_alive_task",
 ))
 CYCLE_MEMBERS = frozenset(("response_complete", "disconnected", "keep_alive", "message_event", "body", "more_body"))
 FLOW_MEMBERS = ("pause_reading", "resume_reading", "pause_writing", "resume_writing")
@@ -86,16 +75,18 @@ def protocol(wanted: bool) -> Any:
 class FastCycle:
     """One request on the short way, with the members that uvicorn looks at in its own cycle."""
 
-    def __init__(self, protocol: FastProtocol, verb: str, version: tuple[int, int], env: str, key: str | None, keep_alive: bool):
+    __slots__ = ("protocol", "head", "keep_alive", "disconnected", "response_complete", "body", "more_body", "_started", "_waits")
+
+    def __init__(self, protocol: FastProtocol, head: Head, keep_alive: bool, whole: bytes | None = None):
+        """`whole` is the body of a request whose turn it is already; its call is launched by who makes this."""
         self.protocol = protocol
-        self.verb, self.version, self.env, self.key = verb, version, env, key
+        self.head = head
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
-        self.body = bytearray()
-        self.more_body = True
+        self.more_body = self._waits = whole is None
+        self.body: bytes | bytearray = bytearray() if whole is None else whole
         self._started = False
-        self._launched = False
 
     @property
     def message_event(self) -> FastCycle:
@@ -109,54 +100,70 @@ class FastCycle:
         self.set()
 
     def set(self) -> None:
-        """Launches the call once its turn has come, its body is whole and the client reads. Nothing
-        leaves this: an exception here would become uvicorn's 400, perhaps after the effect."""
-        if not self._started or self._launched or self.more_body or self.disconnected:
+        """Launches the call once its turn has come, its body is whole and the client reads."""
+        if not self._waits or not self._started or self.more_body or self.disconnected:
             return
         if self.protocol.flow.write_paused:
             return  # a client that does not read gets nothing more done; `resume_writing` comes back
-        self._launched = True
-        try:
-            self.protocol.service.launch(self)
-        except Exception:
-            log.exception("fast_call_failed", verb=self.verb)
-            self.respond(internal_error(self.env))
+        self._waits = False
+        self.protocol.service.launch(self)
 
     def respond(self, reply: Reply) -> None:
         """Answers, unless that is done already."""
-        if self.response_complete:
-            return
         body, content_type = wire.encode(reply.body)
+        if reply.status == 200 and not reply.headers and content_type == wire.JSON:
+            self.respond_ok(body)
+            return
         parts = [STATUS_LINE[reply.status]]
         for name, value in self.protocol.server_state.default_headers:
             parts += [name, b": ", value, b"\r\n"]
         for header, text in reply.headers.items():
             parts.append(f"{header.lower()}: {text}\r\n".encode("latin-1"))
-        parts.append(b"content-length: %d\r\ncontent-type: %b\r\n" % (len(body), content_type.encode()))
-        self._send(parts, body)
+        parts.append(b"content-length: %d\r\ncontent-type: %b\r\n\r\n" % (len(body), content_type.encode()))
+        self._send(b"".join(parts), body)
 
     def respond_ok(self, body: bytes) -> None:
         """As `respond`, a 200 whose JSON is ready."""
+        headers, size = self.protocol.server_state.default_headers, len(body)
+        head = OK_HEADS.of_size.get(size) if OK_HEADS.headers is headers else None
+        self._send(head or OK_HEADS.make(headers, size), body)
+
+    def _send(self, head: bytes, body: bytes) -> None:
+        """Writes an answer; only drops it if there is one already, or the client has gone."""
         if self.response_complete:
             return
-        parts = [OK]
-        for name, value in self.protocol.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"content-length: %d\r\ncontent-type: application/json\r\n" % len(body))
-        self._send(parts, body)
-
-    def _send(self, parts: list[bytes], body: bytes) -> None:
-        """Writes an answer; only drops it once the client has gone."""
         self.response_complete = True
         protocol = self.protocol
-        if self.disconnected or protocol.transport.is_closing():
+        transport = protocol.transport
+        if self.disconnected or transport.is_closing():
             return
-        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        parts.append(body)
-        protocol.transport.write(b"".join(parts))
-        if not self.keep_alive:
-            protocol.transport.close()
+        if self.keep_alive:
+            transport.write(head + body)
+        else:
+            transport.write(head[:-2] + b"connection: close\r\n\r\n" + body)
+            transport.close()
         protocol.on_response_complete()
+
+
+class _OkHeads:
+    """The heads of JSON 200s, by the size of the body, for as long as uvicorn's own headers are the
+    same: it makes a new list of them each second."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.of_size: dict[int, bytes] = {}
+
+    def make(self, headers: list[tuple[bytes, bytes]], size: int) -> bytes:
+        """The head for those headers and that size; kept while there are not too many."""
+        if self.headers is not headers or len(self.of_size) >= SIZES_MAX:
+            self.headers, self.of_size = headers, {}
+        text = b"".join(b"%b: %b\r\n" % header for header in headers)
+        made = STATUS_LINE[200] + text + b"content-length: %d\r\ncontent-type: application/json\r\n\r\n" % size
+        self.of_size[size] = made
+        return made
+
+
+OK_HEADS = _OkHeads()
 
 
 class FastProtocol(HttpToolsProtocol):
@@ -168,24 +175,63 @@ class FastProtocol(HttpToolsProtocol):
         self.service: FastService = self.app_state.get(STATE)  # type: ignore[assignment]
         self._turn: FastCycle | None = None
         """The request whose turn it is, if it goes the short way; `cycle` is the one read last."""
+        self._between = self.service is not None and self.limit_concurrency is None
+        """Whether the parser is at the beginning of a request, and has met only usual ones lately."""
+        self._idle_since: float | None = None
+        """When the last answer was given, if nothing has come since."""
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's; a request that is alone in its chunk, with a head seen before, is not parsed."""
+        before = self.cycle
+        if not self._between or (before is not None and not before.response_complete) or self.flow.write_paused:
+            super().data_received(data)
+            return
+        end = data.find(END) + len(END)
+        head = self.service.heads.known.get(data[:end])
+        if head is not None and len(data) == end + head.length:
+            self._idle_since = None
+            self.cycle = self._turn = cycle = FastCycle(self, head, True, data[end:])  # type: ignore[assignment]
+            self.service.launch(cycle)
+            return
+        super().data_received(data)
+        made: Any = self.cycle
+        if self._between and made is not before and made.keep_alive:
+            self.service.heads.remember(data, end, made.head, made.body)
+
+    def on_message_begin(self) -> None:
+        self._between = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._between = type(self.cycle) is FastCycle
 
     def on_headers_complete(self) -> None:
         """Decides which way a request goes."""
-        usual = None
+        head = None
         if self.service is not None:
             try:
-                usual = self._usual()
+                head = self._usual()
             except Exception:  # it would become uvicorn's 400
                 log.exception("fast_call_failed")
-        if usual is None:
+        if head is None:
             super().on_headers_complete()
             return
-        existing, self.cycle = self.cycle, FastCycle(self, *usual, self.parser.should_keep_alive())  # type: ignore[assignment]
+        existing, self.cycle = self.cycle, FastCycle(self, head, self.parser.should_keep_alive())  # type: ignore[assignment]
         if existing is None or existing.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def _usual(self) -> Head | None:
+        """What the head of a request says that may go the short way."""
+        parser = self.parser
+        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+            return None
+        if self.expect_100_continue or self.limit_concurrency is not None:
+            return None
+        return self.service.heads.read(self.url, self.headers)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if not isinstance(cycle, FastCycle):
@@ -201,9 +247,19 @@ class FastProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """As uvicorn's; but while read requests wait, no more are read, or a client that sends them
         faster than they are answered would fill the memory with them."""
-        super().on_response_complete()
-        if self.pipeline and not self.transport.is_closing():
-            self.flow.pause_reading()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self.flow.pause_reading() if self.pipeline else self.flow.resume_reading()
+            self._start_asgi_task(cycle, app)
+            return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
 
     def resume_writing(self) -> None:
         """The client reads again: what was held back goes on."""
@@ -216,196 +272,20 @@ class FastProtocol(HttpToolsProtocol):
         if self._turn is not None:
             self._turn.disconnected = True
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
 
-    def _usual(self) -> tuple[str, tuple[int, int], str, str | None] | None:
-        """(verb, version, environment, idempotency key) of a request that may go the short way."""
-        verb = ROUTES.get(self.url)
-        if verb is None or self.parser.get_method() != b"POST" or self.expect_100_continue:
-            return None
-        if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade() or self.limit_concurrency is not None:
-            return None
-        env = key = None
-        version = wire.DEFAULT_VERSION
-        length = content_type = None
-        seen = set()
-        for name, value in self.headers:
-            if name not in LOOKED_AT:
-                if name in UNUSUAL:
-                    return None
-                continue
-            if name in seen:
-                return None
-            seen.add(name)
-            if name == b"authorization":
-                env = self.service.env_of(value)
-            elif name == b"content-length":
-                length = int(value) if len(value) < 7 and value.isdigit() else None
-            elif name == b"content-type":
-                content_type = value
-            elif name == b"accept":
-                if b"msgpack" in value:
-                    return None
-            elif name == b"x-api-version":
-                known = self.service.version_of(value)
-                if known is None:
-                    return None
-                version = known
-            else:
-                key = value.decode("latin-1")
-        if env is None or length is None or not 0 < length <= BODY_BYTES_MAX:
-            return None
-        if content_type is not None and not content_type.startswith(b"application/json"):
-            return None
-        return verb, version, env, key
+    # Idle connections. uvicorn makes and cancels a timer for each request; here one looks when it fires.
 
+    def _unset_keepalive_if_required(self) -> None:
+        """Something has come: the connection is not idle."""
+        self._idle_since = None
 
-LOOKED_AT = frozenset(
-    (b"authorization", b"content-length", b"content-type", b"accept", b"x-api-version", b"idempotency-key")
-)
-UNUSUAL = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"))
-
-
-class FastService:
-    """What every connection of a process shares: the application's parts, and small caches."""
-
-    def __init__(self, ctx: Context, keys: Keys):
-        self._ctx = ctx
-        self._keys = keys
-        self._versions: dict[bytes, tuple[int, int]] = {}
-        self._closed = False
-
-    def close(self) -> None:
-        """The process ends: calls that lose their reply from now on are answered without another try."""
-        self._closed = True
-
-    def env_of(self, authorization: bytes) -> str | None:
-        """The environment of a secret key that is accepted, else None."""
-        return self._keys.secret_env(authorization.decode("latin-1"))
-
-    def version_of(self, header: bytes) -> tuple[int, int] | None:
-        """The version a header names, None if the ordinary way has something to say about it."""
-        known = self._versions.get(header)
-        if known is None:
-            try:
-                known = wire.version_of(header.decode("latin-1"))
-            except ApiError:
-                return None
-            if len(self._versions) < 100:
-                self._versions[header] = known
-        return known
-
-    def launch(self, cycle: FastCycle) -> None:
-        """Decodes the request and makes its call; the cycle gets the answer, now or later. What is
-        not a plain success is the ordinary way's to answer: it comes to the same."""
-        ctx = self._ctx
-        started = time.perf_counter()
-        try:
-            decoded = self._decoded(cycle)
-        except ApiError:
-            decoded = None
-        if decoded is None:
-            self._ordinary(cycle)
-            return
-
-        def done(outcome: Result | Exception | None) -> None:
-            try:
-                if isinstance(outcome, Result):
-                    self._conclude(cycle, decoded, outcome, started)
-                elif isinstance(outcome, Refused):
-                    self._refuse(cycle, check_track.refused(outcome, decoded.spend, cycle.verb))
-                elif isinstance(outcome, ReplyLost):
-                    self._find_out(cycle, decoded, outcome, started)
-                elif outcome is not None:
-                    raise outcome
-                else:
-                    self._ordinary(cycle)
-            except Exception:
-                log.exception("fast_call_failed", verb=cycle.verb)
-                cycle.respond(internal_error(cycle.env))
-
-        if not spend.start(ctx.engine, ctx.catalog.current, decoded.spend, done):
-            self._ordinary(cycle)
-
-    def _conclude(self, cycle: FastCycle, decoded: Decoded, result: Result, started: float) -> None:
-        ctx, version = self._ctx, cycle.version
-        if cycle.verb == "track":
-            cycle.respond(check_track.track_reply(ctx, decoded, result, version, started))
-            return
-        body = quick.answer_check(decoded, result, ctx.catalog.current) if version < (2, 0) else None
-        if body is None or result.replayed:
-            cycle.respond(check_track.check_reply(ctx, decoded, result, version, started))
-            return
-        check_track.count_check(ctx, result, started)
-        cycle.respond_ok(body)
-
-    def _decoded(self, cycle: FastCycle) -> Decoded | None:
-        """The call, None when it is not of the usual kind."""
-        if cycle.version < wire.DEFAULT_VERSION or self._ctx.health.log_full:
-            return None
-        catalog, data = self._ctx.catalog.current, bytes(cycle.body)
-        decoder = quick.decode_check if cycle.verb == "check" else quick.decode_track
-        decoded = decoder(data, cycle.key, catalog)
-        if decoded is not None:
-            return decoded
-        body = wire.decode(data, wire.JSON)
-        if type(body) is not dict or any(body.get(name) is not None for name in UNUSUAL_FIELDS):
-            return None
-        if cycle.verb == "track":
-            return decode.decode_track(body, cycle.key, cycle.version, catalog)
-        return decode.decode_check(body, cycle.key, catalog)
-
-    def _refuse(self, cycle: FastCycle, error: ApiError) -> None:
-        self._ctx.metrics.refused(cycle.verb, error.code)
-        cycle.respond(error_reply(error, cycle.env))
-
-    def _find_out(self, cycle: FastCycle, decoded: Decoded, lost: ReplyLost, started: float) -> None:
-        """Makes a call again whose reply did not come, where a key tells whether it ran or nothing
-        depends on that."""
-        call = decoded.spend
-        if self._closed or not (call.key or call.changes_nothing):
-            self._refuse(cycle, check_track.lost(lost, call))
-            return
-
-        async def called() -> Any:
-            body = wire.decode(bytes(cycle.body), wire.JSON)
-            return await check_track.make(self._ctx, cycle.verb, decoded, body, cycle.version, started, resent=True)
-
-        self._with_task(cycle, called())
-
-    def _ordinary(self, cycle: FastCycle) -> None:
-        """Makes the call by the ordinary route's handler."""
-
-        async def called() -> Any:
-            call = Call(
-                ctx=self._ctx, body=wire.decode(bytes(cycle.body), wire.JSON), path={}, query={},
-                headers={"idempotency-key": cycle.key} if cycle.key else {}, version=cycle.version, env=cycle.env,
-                base_url="",
-            )
-            return await HANDLERS[cycle.verb](call)
-
-        self._with_task(cycle, called())
-
-    def _with_task(self, cycle: FastCycle, work: Coroutine[Any, Any, Any]) -> None:
-        """Answers with what a coroutine comes to. Its task is one of uvicorn's, which waits for them
-        when it stops, and in the end cancels them."""
-
-        async def answer() -> None:
-            try:
-                cycle.respond(await answered(work, "POST", cycle.verb, cycle.env))
-            except asyncio.CancelledError:
-                stopped = "it may have been done: the server stops"
-                cycle.respond(Reply({"message": stopped, "code": "outcome_unknown", "env": cycle.env}, 504))
-                raise
-            except Exception:
-                log.exception("fast_call_failed", verb=cycle.verb)
-                cycle.respond(internal_error(cycle.env))
-
-        tasks = cycle.protocol.tasks
-        task = asyncio.get_running_loop().create_task(answer())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-
-HANDLERS: dict[str, Any] = {"check": check_track.check.handler, "track": check_track.track.handler}  # type: ignore[attr-defined]
-UNUSUAL_FIELDS = ("timestamp", "product_id", "customer_data", "entity_data", "lock", "refund_of")
-"""Fields that have something awaited or created."""
+    def _end_if_idle(self) -> None:
+        """Ends the connection if it has been idle for long enough, else looks again when it may have been."""
+        now = self.loop.time()
+        due = (now if self._idle_since is None else self._idle_since) + self.timeout_keep_alive
+        if due <= now and self._idle_since is not None:
+            self.timeout_keep_alive_handler()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_at(due, self._end_if_idle)

@@ -60,7 +60,7 @@ def decode_finalize(body: Mapping[str, Any], key_header: str | None) -> Settleme
     print_of = b""
     if key:
         print_of = fingerprint("finalize", lock_id, action, value)
-        info["k"], info["f"] = key, print_of
+        info["k"] = key
     return Settlement(lock_id, action, value, msgpack.packb(info), key, print_of)
 
 

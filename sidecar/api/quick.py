@@ -11,27 +11,16 @@ import msgspec
 
 from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
-from ..domain import layout
 from ..domain.quantities import QUANTITY_MAX
 from ..engine import scripts
 from ..engine.spend import Result, Spend
+from . import templates
 from .answers import check_head
-from .balance_views import balance_v12
-from .decode import KEY_CHARS_MAX, Decoded, fingerprint
+from .decode import KEY_CHARS_MAX, SHOWS_BALANCES, Decoded, fingerprint
 from .fields import ID_CHARS_MAX
 
-TEMPLATES_MAX = 20_000
-PLAIN_ROWS_MAX = 8
-NOT_PLAIN = layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN | layout.ROLLOVER
-FIRST_BALANCE = layout.COUNTS.size + 4
-"""Where the first bucket's balance is in a packed blob, after the bucket's number."""
-
-NOTHING_ELSE = b"\0\0\0\0\0"
-"""The other bytes of the counts: fewer than 256 buckets, no slots, none archived."""
-
-HOLES = ("balance", "usage")
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-
+TRACKED_ONE = msgpack.packb({"v": "1", "s": "track"})
+"""The info of a track of one, without a key."""
 
 Number = Annotated[int, msgspec.Meta(ge=-QUANTITY_MAX, le=QUANTITY_MAX)]
 """Bounded, so that of a name that comes twice the first is looked at too, as `wire.decode` does."""
@@ -55,21 +44,54 @@ class _Track(msgspec.Struct, forbid_unknown_fields=True):
 
 _check_decoder = msgspec.json.Decoder(_Check)
 _track_decoder = msgspec.json.Decoder(_Track)
+_packed_check_decoder = msgspec.msgpack.Decoder(_Check)
+_packed_track_decoder = msgspec.msgpack.Decoder(_Track)
 
 
-def decode_check(data: bytes, key_header: str | None, catalog: Catalog) -> Decoded | None:
-    """The call in a check body with nothing but the most common fields."""
+def decode_check(
+    data: bytes, key_header: str | None, version: tuple[int, int], catalog: Catalog, packed: bool = False
+) -> Decoded | None:
+    """The call in a check body with nothing but the most common fields; `packed` in MessagePack."""
     try:
-        body = _check_decoder.decode(data)
+        body = (_packed_check_decoder if packed else _check_decoder).decode(data)
     except msgspec.DecodeError:
         return None
-    if body.with_preview:
+    return _check(body, key_header, catalog) if packed or data.isascii() else None
+
+
+def decode_track(
+    data: bytes, key_header: str | None, version: tuple[int, int], catalog: Catalog, packed: bool = False
+) -> Decoded | None:
+    """The call in a track body with nothing but the most common fields; `packed` in MessagePack."""
+    try:
+        body = (_packed_track_decoder if packed else _track_decoder).decode(data)
+    except msgspec.DecodeError:
         return None
+    return _track(body, key_header, version < SHOWS_BALANCES, catalog) if packed or data.isascii() else None
+
+
+def check_of(item: Any, catalog: Catalog) -> Decoded | None:
+    """As `decode_check`, of one item of a batch."""
+    try:
+        return _check(msgspec.convert(item, _Check), None, catalog)
+    except msgspec.ValidationError:
+        return None
+
+
+def track_of(item: Any, catalog: Catalog) -> Decoded | None:
+    """As `decode_track`, of one item of a batch, whose answers are brief."""
+    try:
+        return _track(msgspec.convert(item, _Track), None, True, catalog)
+    except msgspec.ValidationError:
+        return None
+
+
+def _check(body: _Check, key_header: str | None, catalog: Catalog) -> Decoded | None:
     send = body.send_event
     key = _key(body.idempotency_key, key_header)
     amount = 1 if body.required_balance is None else body.required_balance
     paid = _paid(body.customer_id, body.feature_id, amount, catalog)
-    if paid is None or key is None or not data.isascii():
+    if paid is None or key is None or body.with_preview:
         return None
     info, print_of = b"", b""
     if not send:
@@ -78,29 +100,26 @@ def decode_check(data: bytes, key_header: str | None, catalog: Catalog) -> Decod
         told: dict[str, Any] = {"v": str(amount), "s": "check", "m": "reject"}
         if key:
             print_of = fingerprint("check", body.customer_id, "", body.feature_id, None, amount, None, None, None)
-            told["k"], told["f"] = key, print_of
+            told["k"] = key
         info = msgpack.packb(told)
     call = Spend(scripts.CHECK, body.customer_id, "", (paid,), "send" if send else "", info, key, print_of)
     return Decoded(call, amount, body.feature_id, None)
 
 
-def decode_track(data: bytes, key_header: str | None, catalog: Catalog) -> Decoded | None:
-    """The call in a track body with nothing but the most common fields."""
-    try:
-        body = _track_decoder.decode(data)
-    except msgspec.DecodeError:
-        return None
+def _track(body: _Track, key_header: str | None, brief: bool, catalog: Catalog) -> Decoded | None:
     key = _key(body.idempotency_key, key_header)
     amount = 1 if body.value is None else body.value
     paid = _paid(body.customer_id, body.feature_id, amount, catalog)
-    if paid is None or key is None or not data.isascii():
+    if paid is None or key is None:
         return None
-    told: dict[str, Any] = {"v": str(amount), "s": "track"}
-    print_of = b""
-    if key:
-        print_of = fingerprint("track", body.customer_id, "", body.feature_id, None, amount, "cap", None, None)
-        told["k"], told["f"] = key, print_of
-    call = Spend(scripts.TRACK, body.customer_id, "", (paid,), "cap", msgpack.packb(told), key, print_of)
+    info, print_of = TRACKED_ONE, b""
+    if key or amount != 1:
+        told: dict[str, Any] = {"v": str(amount), "s": "track"}
+        if key:
+            print_of = fingerprint("track", body.customer_id, "", body.feature_id, None, amount, "cap", None, None)
+            told["k"] = key
+        info = msgpack.packb(told)
+    call = Spend(scripts.TRACK, body.customer_id, "", (paid,), "cap", info, key, print_of, brief=brief)
     return Decoded(call, amount, body.feature_id, None)
 
 
@@ -120,104 +139,34 @@ def _paid(customer_id: str, feature_id: str, amount: int, catalog: Catalog) -> t
     return (feature, scaled) if -QUANTITY_MAX <= scaled <= QUANTITY_MAX else None
 
 
-def answer_check(decoded: Decoded, result: Result, catalog: Catalog) -> bytes | None:
-    """The 1.2 body of a check on plain buckets of the customer."""
-    if decoded.spend.entity_id or any(result.entity_blobs):
+def is_plain(decoded: Decoded) -> bool:
+    """Whether a track is one that `answer_track` answers: of a feature, for the customer itself, at a
+    version that shows no balances."""
+    return decoded.spend.brief and not (decoded.spend.entity_id or decoded.event_name or decoded.asynchronous)
+
+
+def answer_track(decoded: Decoded, result: Result, packed: bool = False) -> bytes:
+    """The body of a plain track; `packed` in MessagePack."""
+    return templates.form_of(packed).encode({
+        "customer_id": decoded.spend.customer_id, "id": result.event_id, "code": "event_received",
+        "feature_id": decoded.feature_id,
+    })
+
+
+def answer_check(decoded: Decoded, result: Result, catalog: Catalog, packed: bool = False) -> bytes | None:
+    """The 1.2 body of a check on plain buckets of the customer; `packed` in MessagePack."""
+    call = decoded.spend
+    if call.entity_id or any(result.entity_blobs):
         return None
-    head, shown = check_head(decoded, result, catalog, (1, 2))
-    blob = result.blobs[result.fields.index(shown.id)]
-    if not blob:
+    if result.allowed and not (result.shown or result.event_id or result.lock_id):
+        said, shown, blob = None, call.features[0][0], result.blobs[0]
+    else:
+        said, shown = check_head(decoded, result, catalog, (1, 2))
+        blob = result.blobs[result.fields.index(shown.id)]
+    found = templates.find(templates.form_of(packed), catalog, shown, blob) if blob else None
+    if found is None:
         return None
-    rows = blob[2]
-    if not 0 < rows <= PLAIN_ROWS_MAX or blob[1:2] + blob[3:7] != NOTHING_ELSE:
-        return None
-    mask, balances, start = [blob[:FIRST_BALANCE]], [], FIRST_BALANCE
-    for _ in range(rows):
-        balances.append(int.from_bytes(blob[start : start + 8], "big", signed=True))
-        mask.append(blob[start + 8 : start + layout.HOT.size])
-        start += layout.HOT.size
-    mask.append(blob[start - 4 :])
-    key = (shown.id, b"".join(mask))
-    template = catalog.answer_templates.get(key)
-    if template is None:
-        template = _template(shown, blob)
-        if len(catalog.answer_templates) < TEMPLATES_MAX:
-            catalog.answer_templates[key] = template
-    if not template.parts:
-        return None
-    return template.fill(_encode(head)[:-1], balances)
-
-
-class _Template:
-    """The balance fields of one arrangement of buckets, with holes for what changes by use:
-    balance and usage, of the whole and then of each bucket in order."""
-
-    __slots__ = ("parts", "_order", "_granted", "_precision")
-
-    def __init__(self, parts: list[bytes], order: list[int], granted: list[int], precision: int):
-        self.parts = parts
-        self._order = order
-        self._granted = granted
-        self._precision = precision
-
-    def fill(self, head: bytes, balances: list[int]) -> bytes:
-        """The answer: its beginning, then the balance fields."""
-        precision, granted = self._precision, self._granted
-        total = sum(balances)
-        numbers = [_text(total, precision), _text(sum(granted) - total, precision)]
-        for i in self._order:
-            numbers.append(_text(balances[i], precision))
-            numbers.append(_text(granted[i] - balances[i], precision))
-        made = [head]
-        for part, number in zip(self.parts, numbers):
-            made.append(part)
-            made.append(number)
-        made.append(self.parts[-1])
-        return b"".join(made)
-
-
-_NONE = _Template([], [], [], 0)
-
-
-def _template(feature: Feature, blob: bytes) -> _Template:
-    """The template of these buckets, cut from what the ordinary view says of them."""
-    rows = layout.unpack(blob).rows
-    if any(row.flags & NOT_PLAIN or row.expires_at or row.held or not (row.plan_id or row.interval) for row in rows):
-        return _NONE
-    fields = balance_v12(feature, rows, None)
-    parts, last = [], b""
-    for name, value in fields.items():
-        if name == "breakdown":
-            last += b',"breakdown":['
-            for i, entry in enumerate(value):
-                last += b"," if i else b""
-                for j, (inner, text) in enumerate(entry.items()):
-                    last += (b"," if j else b"{") + _encode(inner) + b":"
-                    if inner in HOLES:
-                        parts.append(last)
-                        last = b""
-                    else:
-                        last += _encode(text)
-                last += b"}"
-            last += b"]"
-            continue
-        last += b"," + _encode(name) + b":"
-        if name in HOLES:
-            parts.append(last)
-            last = b""
-        else:
-            last += _encode(value)
-    parts.append(last + b"}")
-    return _Template(parts, list(range(len(rows))), [row.granted for row in rows], feature.precision)
-
-
-def _text(scaled: int, precision: int) -> bytes:
-    """The number that `scaled` stands for, as JSON: what `unscale` gives, encoded."""
-    if not precision:
-        return b"%d" % scaled
-    whole, rest = divmod(abs(scaled), 10**precision)
-    sign = b"-" if scaled < 0 else b""
-    if not rest:
-        return b"%b%d" % (sign, whole)
-    return b"%b%d.%b" % (sign, whole, (b"%0*d" % (precision, rest)).rstrip(b"0"))
-
+    template, balances = found
+    if said is None:
+        return template.allowed(call.customer_id, decoded.amount or 0, balances)
+    return template.answer(said, balances)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable
 import msgpack
 from sqlalchemy import Connection, delete, insert
 
+from ..domain import receipt
+from ..domain.receipt import Receipt
 from ..engine import keys, scripts
 from ..engine.errors import EngineError
 from ..errors import ApiError, not_found
@@ -21,7 +23,6 @@ from ..store.tables import idempotency as table
 if TYPE_CHECKING:
     from ..api.endpoint import Context
 
-FORMAT = 1
 ATTEMPTS_MAX = 5
 
 
@@ -54,8 +55,7 @@ class Once:
             self._record = found
             self._compare(found, now_ms)
         end_ms = now_ms + self._ctx.settings.idempotency_ttl_s * 1000
-        parts = [FORMAT, end_ms, cid, self._fingerprint, msgpack.packb(self._answer)]
-        self._record = msgpack.packb(parts, use_bin_type=False)
+        self._record = receipt.pack(Receipt(end_ms, cid, self._fingerprint, msgpack.packb(self._answer)))
         conn.execute(delete(table).where(table.c.cid == cid, table.c.digest == self._digest))
         conn.execute(insert(table).values(
             cid=cid, digest=self._digest, p=self._p, gen=0, seq=0, expires_at=end_ms, record=self._record,
@@ -120,11 +120,11 @@ class Once:
         )
 
     def _compare(self, packed: bytes, now_ms: int) -> None:
-        record = msgpack.unpackb(packed, raw=True)
-        if record[1] > now_ms:
-            if record[3] != self._fingerprint:
+        record = receipt.unpack(packed)
+        if record.end_ms > now_ms:
+            if record.fingerprint != self._fingerprint:
                 raise _conflict()
-            raise Replayed(msgpack.unpackb(record[4]))
+            raise Replayed(msgpack.unpackb(record.reply))
 
 
 async def done_once(once: Once | None, do: Callable[[Once | None], Awaitable[None]]) -> Any:

@@ -23,6 +23,8 @@ from .scripts import SCRIPTS, Script
 log = structlog.get_logger()
 Done = Callable[[Any], None]
 WRITE_BUFFER_BYTES_MAX = 8 << 20
+LOOKS = 4
+"""How often within the time-out a connection looks whether a reply is overdue."""
 
 
 class Connection(asyncio.Protocol):
@@ -31,14 +33,18 @@ class Connection(asyncio.Protocol):
     def __init__(self, timeout_ms: int):
         self.run_id = b""
         self.closed = False
-        self._timeout_s = timeout_ms / 1000
         self.replicas = 0
         """How many replicas must have a write before its answer is handed over."""
+        self._timeout_s = timeout_ms / 1000
         self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
-        self._waiting: deque[tuple[float, Done]] = deque()
+        self._waiting: deque[Done] = deque()
         self._held: list[tuple[Done, Any]] = []
         self._out: list[bytes] = []
-        self._flush_due = False
+        """What the turn's calls have to say to Redis; a flush is due while there is any."""
+        self._flushed = 0
+        """How many commands were written."""
+        self._marks: deque[int] = deque()
+        """How many commands there had been, the last few times the connection looked."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -48,14 +54,19 @@ class Connection(asyncio.Protocol):
     def send(self, parts: tuple[Any, ...], done: Done) -> None:
         """Sends one command; `done` gets its reply, or an exception: hiredis.ReplyError as Redis
         said it, ReplyLost when the connection ended after it was written."""
+        self.send_packed(hiredis.pack_command(parts), done)
+
+    def send_packed(self, command: bytes, done: Done) -> None:
+        """As `send`, a command that is in Redis' protocol already. One that runs a script by its hash
+        asks `run_forgotten` about a reply that is an exception."""
         if self.closed:
             done(StoreUnavailable("the connection to Redis is closed"))
             return
-        self._waiting.append((self._loop.time() + self._timeout_s, done))
-        self._out.append(hiredis.pack_command(parts))
-        if not self._flush_due:
-            self._flush_due = True
+        out = self._out
+        if not out:
             self._loop.call_soon(self._flush)
+        out.append(command)
+        self._waiting.append(done)
 
     def call(self, *parts: Any) -> asyncio.Future[Any]:
         """One command's reply. Raises what `send` would hand over as an exception."""
@@ -73,17 +84,25 @@ class Connection(asyncio.Protocol):
         return future
 
     def run_script(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...], done: Done) -> None:
-        """Runs a script. Should Redis have forgotten it, nothing has run: it is loaded and run, by
-        its text, so that someone who empties the script cache just then does no harm."""
+        """Runs a script, also one that Redis has forgotten."""
 
         def check(reply: Any) -> None:
-            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-                self.send(("SCRIPT", "LOAD", script.source), _ignore)
-                self.send(("EVAL", script.source, len(keys), *keys, *args), done)
-            else:
+            if not (isinstance(reply, Exception) and self.run_forgotten(reply, script, keys, args, done)):
                 done(reply)
 
         self.send(("EVALSHA", script.sha, len(keys), *keys, *args), check)
+
+    def run_forgotten(
+        self, reply: Exception, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...], done: Done
+    ) -> bool:
+        """Whether that reply says that Redis has forgotten the script. Then nothing has run: it is
+        loaded and run, by its text, so that someone who empties the script cache just then does no
+        harm; `done` gets the reply of that."""
+        if not (isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")):
+            return False
+        self.send(("SCRIPT", "LOAD", script.source), _ignore)
+        self.send(("EVAL", script.source, len(keys), *keys, *args), done)
+        return True
 
     async def script(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...]) -> Any:
         """As `run_script`, awaited."""
@@ -96,11 +115,6 @@ class Connection(asyncio.Protocol):
         self.run_script(script, keys, args, done)
         return await future
 
-    @property
-    def waiting(self) -> int:
-        """How many calls have no reply yet."""
-        return len(self._waiting) + len(self._held)
-
     def close(self) -> None:
         """Ends the connection; calls without a reply get ReplyLost."""
         if self._transport is not None:
@@ -110,19 +124,17 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._timer = self._loop.call_later(self._timeout_s / 2, self._check_deadline)
+        self._timer = self._loop.call_later(self._timeout_s / LOOKS, self._look_for_overdue)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        while True:
-            reply = self._reader.gets()
-            if reply is False:
-                return
-            done = self._waiting.popleft()[1]
-            if self.replicas:
-                self._hold(done, reply)
-            else:
-                done(reply)
+        next_reply, next_waiting = self._reader.gets, self._waiting.popleft
+        if self.replicas:
+            while (reply := next_reply()) is not False:
+                self._hold(next_waiting(), reply)
+            return
+        while (reply := next_reply()) is not False:
+            next_waiting()(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -133,20 +145,20 @@ class Connection(asyncio.Protocol):
         held, self._held = self._held, []
         for done, _ in held:
             done(lost)
-        for _, done in waiting:
+        for done in waiting:
             if done is not _wait_marker:
                 done(lost)
 
     # -- within ----------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        self._flush_due = False
-        if self.closed or self._transport is None or not self._out:
+        if self.closed or self._transport is None:
             return
         if self.replicas:  # one WAIT ends each pipelined write
-            self._waiting.append((self._loop.time() + self._timeout_s, _wait_marker))
+            self._waiting.append(_wait_marker)
             self._out.append(hiredis.pack_command(("WAIT", self.replicas, int(self._timeout_s * 500))))
         data = b"".join(self._out)
+        self._flushed += len(self._out)
         self._out.clear()
         if self._transport.get_write_buffer_size() + len(data) > WRITE_BUFFER_BYTES_MAX:
             self._transport.abort()  # Redis has stopped reading; what waits gets ReplyLost
@@ -162,11 +174,16 @@ class Connection(asyncio.Protocol):
         for caller, kept in held:
             caller(kept if enough else ReplyLost(f"only {reply} of {self.replicas} replicas have it in time"))
 
-    def _check_deadline(self) -> None:
-        if self._waiting and self._waiting[0][0] < self._loop.time() and self._transport:
+    def _look_for_overdue(self) -> None:
+        """Ends the connection if a command that was there a whole time-out ago has no reply yet. Looks
+        are counted, not calls timed: that costs a call nothing, and none is overdue because this very
+        process stood still."""
+        commands = self._flushed + len(self._out)
+        self._marks.append(commands)
+        if len(self._marks) > LOOKS and commands - len(self._waiting) < self._marks.popleft() and self._transport:
             self._transport.abort()
             return
-        self._timer = self._loop.call_later(self._timeout_s / 4, self._check_deadline)
+        self._timer = self._loop.call_later(self._timeout_s / LOOKS, self._look_for_overdue)
 
 
 def _ignore(_reply: Any) -> None:

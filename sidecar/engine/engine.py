@@ -14,6 +14,7 @@ import structlog
 from redis.asyncio import Redis
 
 from . import keys, loader, scripts
+from .command import Packer
 from .connection import Connection, connect, redis_scheme
 from .errors import REFUSALS, EngineError, ReplyLost, StoreUnavailable
 from .partitions import Partitions
@@ -41,6 +42,9 @@ class Engine:
         self._replicas = 1 if settings.durability == "replica" else 0
         self.carry_debts = int(settings.persist_free_overage)
         """What the scripts are told of debts at a reset."""
+        self.packer = Packer(
+            (self.carry_debts, settings.idempotency_ttl_s * 1000, settings.idempotency_bytes_max // settings.partitions)
+        )
         self._connection: Connection | None = None
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None

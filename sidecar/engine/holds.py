@@ -216,10 +216,10 @@ async def _settle(
             if attempt > spend.ASKED_MAX:
                 await engine.verify(p)
             looked_up, found = await engine.store.read(spend.recorded, p, rest[0], digest)
-            if found is not None and found[1][1] > await engine.now_ms():
-                if found[1][3] != asked.fingerprint:
+            if found is not None and found[1].end_ms > await engine.now_ms():
+                if found[1].fingerprint != asked.fingerprint:
                     raise Refused("CONFLICT")
-                return _replayed(found[1][4], resent)
+                return _replayed(found[1].reply, resent)
         elif code == b"ARCHIVED":
             await archive.restore(engine, name, {*touched, *await _held_features(engine, name, lock_id)}, attempt)
         else:

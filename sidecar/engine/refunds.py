@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 import msgpack
 from sqlalchemy import Connection as SqlConnection
 
+from ..domain import receipt
 from ..store import customers, events, holds
 from . import keys
 from .spend import CustomerMissing, Refunded
@@ -84,11 +85,11 @@ async def _by_key(engine: Engine, customer_id: str, cid: int, key: str) -> event
     """The log entry of the customer's call with that idempotency key."""
     p = engine.partition_of(customer_id)
     await engine.open_partitions([p])
-    packed = await (await engine.connected()).call("GET", keys.record(p, keys.digest(customer_id, key)))
-    if packed is not None:
-        record = msgpack.unpackb(packed, raw=True)
-        if record[2] == cid:
-            return events.EntryId(p, *map(int, record[5].split(b"-")))
+    record = await (await engine.connected()).call("GET", keys.record(p, keys.digest(customer_id, key)))
+    if record is not None:
+        found, entry_id = receipt.unpack_record(record)
+        if found.cid == cid:
+            return events.EntryId(p, *map(int, entry_id.split(b"-")))
     return await engine.store.read(events.by_key, cid, key)
 
 

@@ -103,7 +103,7 @@ _KEYED = ("entity_id", "info", "fingerprint", "ttl_ms", "looked_up", "bytes_max"
 _KEYED_CODES = ("STALE", "MISSING", "ENTITY", "REPLAY", "CONFLICT", "ASK", "FULL")
 
 TRACK = Script(
-    "track", (*_CUSTOMER, "record"), (*_STATE, "mode", *_KEYED, "fields"),
+    "track", (*_CUSTOMER, "record"), (*_STATE, "mode", *_KEYED, "brief", "fields"),
     (*_KEYED_CODES, "REFUSED", "RANGE", "SLOTS", "ARCHIVED"),
 )
 CHECK = Script(

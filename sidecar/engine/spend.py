@@ -5,13 +5,16 @@ looking a key up in SQL). This module knows nothing of HTTP or API versions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import msgpack
 
+from ..domain import receipt
+from ..domain.receipt import Receipt
 from ..store import customers, idempotency, partitions, refunds
 from . import archive, keys, scripts
+from .command import packed
 from .errors import REFUSALS, PartitionRefused, ReplyLost, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ ASKED_MAX = 3
 """Look-ups of a key in SQL before the partition itself is looked at."""
 
 
+NONE_OF_ENTITIES = ((),)
 FINAL = frozenset((b"CONFLICT", b"FULL", b"REFUSED", b"RANGE", b"SLOTS", b"LOCKED", b"MANY", b"OPEN"))
 """Codes of refusals that nothing done first would change."""
 
@@ -81,7 +85,8 @@ class Refunded:
 class Spend:
     """One decoded check or track. Amounts are scaled by their feature's precision; `mode` is cap,
     reject or overflow for track and 'send' or '' for check. A check with a `lock` is a hold; a
-    track with `refunded` gives an event back, each amount a negative one or 0 for all."""
+    track with `refunded` gives an event back, each amount a negative one or 0 for all. Of a `brief`
+    track the event's id is answer enough: its result has no balances."""
 
     script: scripts.Script
     customer_id: str
@@ -93,6 +98,7 @@ class Spend:
     fingerprint: bytes = b""
     lock: Lock | None = None
     refunded: Refunded | None = None
+    brief: bool = False
 
     @property
     def changes_nothing(self) -> bool:
@@ -124,7 +130,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """What a call of certain features says to a script beside its amounts: `fields` the features
     it touches, each once; `spec` each feature's place among them and its credit systems'."""
 
@@ -132,6 +138,8 @@ class _Plan:
     spec: tuple[tuple[str, int, tuple[Any, ...]], ...]
     bucket_fields: tuple[str, ...]
     attached_fields: tuple[str, ...]
+    frames: dict[Any, Any] = field(default_factory=dict)
+    """What command.py has packed for calls of these features."""
 
     def state_fields(self, entity_id: str) -> tuple[str, ...]:
         """The fields of the state to read beside the customer's buckets."""
@@ -140,10 +148,10 @@ class _Plan:
         return (f"e:{entity_id}", *(f"x:{name}\0{entity_id}" for name in self.fields))
 
 
-def plan_of(features: tuple[str, ...], catalog: Catalog, also: tuple[str, ...] = ()) -> _Plan:
+def plan_of(features: tuple[str, ...], catalog: Catalog, also: tuple[str, ...] = ()) -> Plan:
     """The plan of these features, worked out once for each catalog; `also` are features to be
     touched that the catalog may not name as their credit systems any more."""
-    known: _Plan | None = None if also else catalog.call_plans.get(features)
+    known: Plan | None = None if also else catalog.call_plans.get(features)
     if known is not None:
         return known
     touched: dict[str, int] = {}
@@ -157,7 +165,7 @@ def plan_of(features: tuple[str, ...], catalog: Catalog, also: tuple[str, ...] =
     for name in also:
         touched.setdefault(name, len(touched) + 1)
     fields = tuple(touched)
-    plan = _Plan(
+    plan = Plan(
         fields, tuple(spec), ("h", *(f"b:{name}" for name in fields)), tuple(f"a:{name}" for name in fields)
     )
     if not also:
@@ -172,7 +180,7 @@ def arguments(call: Spend, catalog: Catalog, settings: Any, looked_up: str) -> t
     spec: list[Any] = []
     for (feature_id, at, systems), (_, amount) in zip(plan.spec, call.features):
         spec += (feature_id, at, amount, *systems)
-    more: tuple[Any, ...] = ()
+    more: tuple[Any, ...] = (int(call.brief),) if call.script is scripts.TRACK else ()
     if call.lock is not None:
         lock = call.lock
         first: Any = lock.lock_id
@@ -203,34 +211,60 @@ def start(
     connection = engine.connection
     if connection is None:
         return False
-    p = engine.partition_of(call.customer_id)
-    generation = engine.partitions.generation(p, connection.run_id)
+    p, run_id, features = engine.partition_of(call.customer_id), connection.run_id, call.features
+    generation = engine.partitions.generation(p, run_id)
     if generation is None:
         return False
-    script_keys, _digest = _keys(p, call)
-    args, fields = arguments(call, catalog, engine.settings, "")
+    names = (features[0][0].id,) if len(features) == 1 else tuple([feature.id for feature, _ in features])
+    plan = plan_of(names, catalog)
+    record_key = keys.record(p, keys.digest(call.customer_id, call.key)) if call.key else b""
 
-    def outcome(reply: Any) -> Result | Exception | None:
-        if isinstance(reply, Exception):
-            return None if isinstance(reply, StoreUnavailable) or str(reply).startswith(REFUSALS) else reply
-        code, *rest = reply
-        if code == b"OK":
-            if rest[0]:
-                engine.partitions.acknowledge(p, *map(int, rest[0].split(b"-")))
-            return _result(call, p, rest[0], fields, rest[1:])
-        if code == b"REPLAY":
-            return _result(call, p, rest[0], fields, msgpack.unpackb(rest[1], raw=True), replayed=True)
-        return _refused(code, rest) if code in FINAL else None
+    def arguments_of() -> tuple[tuple[bytes, ...], tuple[Any, ...]]:
+        return _keys(p, call)[0], (generation, run_id, *arguments(call, catalog, engine.settings, "")[0])
 
     def replied(reply: Any) -> None:
         try:
-            found = outcome(reply)
+            if isinstance(reply, Exception) and connection.run_forgotten(reply, call.script, *arguments_of(), replied):
+                return
+            found = _outcome(engine, call, p, plan.fields, reply)
         except Exception as fault:  # here it would end the connection, and this call never be answered
             found = fault
         done(found)
 
-    connection.run_script(call.script, script_keys, (generation, connection.run_id, *args), replied)
+    command = engine.packer.pack(call, plan, p, generation, run_id, record_key)
+    connection.send_packed(command or packed(call.script, *arguments_of()), replied)
     return True
+
+
+def _outcome(engine: Engine, call: Spend, p: int, fields: tuple[str, ...], reply: Any) -> Result | Exception | None:
+    """What `start` hands over for a reply."""
+    if isinstance(reply, Exception):
+        return None if isinstance(reply, StoreUnavailable) or str(reply).startswith(REFUSALS) else reply
+    if type(reply) is bytes:
+        return _short(engine, call, p, fields, reply)
+    code, *rest = reply
+    if code == b"OK":
+        if rest[0]:
+            engine.partitions.acknowledge(p, *map(int, rest[0].split(b"-")))
+        return _result(call, p, rest[0], fields, rest[1:])
+    if code == b"REPLAY":
+        return _result(call, p, rest[0], fields, replied_before(rest[1]), replayed=True)
+    return _refused(code, rest) if code in FINAL else None
+
+
+def _short(engine: Engine, call: Spend, p: int, fields: tuple[str, ...], reply: bytes) -> Result:
+    """The result in a short answer: a brief track's entry id; of an allowed check that spent nothing
+    the time and the only blob."""
+    if call.script is scripts.TRACK:
+        gen, seq = map(int, reply.split(b"-"))
+        engine.partitions.acknowledge(p, gen, seq)
+        return Result(keys.event_id(p, gen, seq), 0, fields, (), (), ())
+    return Result("", int.from_bytes(reply[:8], "big"), fields, (reply[8:],), NONE_OF_ENTITIES, (), required=call.features[0][1])
+
+
+def replied_before(packed_reply: bytes) -> Sequence[Any]:
+    """A reply that was remembered; empty of a brief track."""
+    return msgpack.unpackb(packed_reply, raw=True) if packed_reply else ()
 
 
 def _keys(p: int, call: Spend) -> tuple[tuple[bytes, ...], bytes]:
@@ -257,7 +291,7 @@ async def run(engine: Engine, catalog: Catalog, call: Spend, resent: bool = Fals
     for attempt in range(ATTEMPTS_MAX):
         args, fields = arguments(call, catalog, engine.settings, looked_up)
         try:
-            code, *rest = await engine.run(call.script, p, script_keys, args)
+            reply = await engine.run(call.script, p, script_keys, args)
         except ReplyLost:
             if call.changes_nothing and not resent:
                 resent = True
@@ -270,6 +304,9 @@ async def run(engine: Engine, catalog: Catalog, call: Spend, resent: bool = Fals
             if resent and not call.changes_nothing:  # nothing was done now, but maybe before
                 raise ReplyLost(f"its answer was lost, and then: {problem}") from problem
             raise
+        if type(reply) is bytes:
+            return _short(engine, call, p, fields, reply)
+        code, *rest = reply
         if code == b"OK":
             result = _result(call, p, rest[0], fields, rest[1:])
             if rest[0]:
@@ -279,17 +316,17 @@ async def run(engine: Engine, catalog: Catalog, call: Spend, resent: bool = Fals
             if await engine.project(call.customer_id) is None:
                 raise CustomerMissing(call.customer_id)
         elif code == b"REPLAY":
-            return _result(call, p, rest[0], fields, msgpack.unpackb(rest[1], raw=True), replayed=not resent)
+            return _result(call, p, rest[0], fields, replied_before(rest[1]), replayed=not resent)
         elif code == b"ASK":
             if attempt > ASKED_MAX:
                 await engine.verify(p)
             looked_up, found = await engine.store.read(recorded, p, rest[0], digest)
             now_ms = await engine.now_ms()
-            if found is not None and found[1][1] > now_ms:
+            if found is not None and found[1].end_ms > now_ms:
                 record_id, record = found
-                if record[3] != call.fingerprint:
+                if record.fingerprint != call.fingerprint:
                     raise Refused("CONFLICT")
-                return _result(call, p, record_id, fields, msgpack.unpackb(record[4], raw=True), replayed=not resent)
+                return _result(call, p, record_id, fields, replied_before(record.reply), replayed=not resent)
         elif code == b"ENTITY":
             raise EntityMissing(call.entity_id)
         elif code == b"ARCHIVED":
@@ -319,18 +356,20 @@ def _returned(conn: SqlConnection, p: int, customer_id: str, gen: int, seq: int)
 
 def recorded(
     conn: SqlConnection, p: int, cid: int, digest: bytes
-) -> tuple[str, tuple[bytes, list[Any]] | None]:
+) -> tuple[str, tuple[bytes, Receipt] | None]:
     """What SQL has under a key, and the snapshot it was looked for in."""
     generation, cursor = partitions.places(conn, [p])[p]
     snapshot = f"{generation} {cursor.gen} {cursor.seq}"
     found = idempotency.find_with_entry(conn, cid, digest)
-    return snapshot, None if found is None else (b"%d-%d" % found[:2], msgpack.unpackb(found[2], raw=True))
+    return snapshot, None if found is None else (b"%d-%d" % found[:2], receipt.unpack(found[2]))
 
 
 def _result(
     call: Spend, p: int, entry: bytes, fields: tuple[str, ...], reply: Sequence[Any], replayed: bool = False
 ) -> Result:
     event_id = keys.event_id(p, *map(int, entry.split(b"-"))) if entry else ""
+    if not reply:  # a brief track
+        return Result(event_id, 0, fields, (), (), (), replayed)
     if call.script is not scripts.CHECK and call.script is not scripts.HOLD:
         now_ms, applied, _dropped, held, blobs, entity_blobs, parts = reply
         return Result(event_id, now_ms, fields, blobs, entity_blobs, parts, replayed, applied, held)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import runpy
 import sys
 
+from . import heap
 from .parent import tie
 
 
 def main() -> None:
-    """Does so; ends as MODULE ends."""
+    """Does so; ends as MODULE ends. MODULE, once it has loaded, calls `heap.loaded`, if it lives long."""
     tie()
+    heap.loading()
     del sys.argv[0]  # MODULE sees its own name and arguments
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

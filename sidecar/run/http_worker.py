@@ -7,7 +7,6 @@ start and the migrations.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ import uvicorn
 import uvloop
 
 from .. import logs, settings
+from . import heap
 from .parent import watch_parent
 
 KEEP_ALIVE_S = 75
@@ -24,15 +24,12 @@ BACKLOG = 2048
 
 
 class Worker(uvicorn.Server):
-    """uvicorn that freezes the heap once it has started: what is loaded is never garbage, and a
-    full collection over it would show as a slow answer."""
+    """uvicorn that tunes the garbage collector once it has started."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, then tunes the collector."""
+        """As uvicorn's, then `heap.loaded`."""
         await super().startup(sockets)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 20)
+        heap.loaded()
 
 
 def main() -> int:

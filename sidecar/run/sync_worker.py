@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 
+import uvloop
+
 from .. import logs, settings
-from . import lock
+from . import heap, lock
 from .errors import RunError
 from .parent import PARENT_FD, watch_parent
 
@@ -22,7 +24,7 @@ def main(config: settings.Settings | None = None) -> int:
     config = config or settings.load()
     log = logs.setup(config, "sync")
     try:
-        asyncio.run(_run(config))
+        uvloop.run(_run(config))
     except (*worker.FATAL, settings.SettingsError) as problem:
         log.error("sync_impossible", reason=str(problem))
         return 1
@@ -54,6 +56,7 @@ async def _run(config: settings.Settings) -> None:
     watch_parent(
         lambda: loop.call_soon_threadsafe(stop.set), data_dir=config.data_dir if config.embedded_redis else None
     )
+    heap.loaded()
     await worker.run(config, stop)
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, func, select, update
 
-from . import dialects, settings_kv
+from . import bulk, dialects, settings_kv
 from .tables import partitions
 
 
@@ -107,12 +107,7 @@ def move_cursors(conn: Connection, moves: Sequence[tuple[int, Place, Cursor]]) -
     for p, was, _ in moves:
         if at.get(p) != was:
             raise CursorConflict(f"partition {p} is at {at.get(p)}, not at {was}")
-    conn.execute(
-        update(partitions)
-        .where(partitions.c.p == bindparam("b_p"))
-        .values(cursor_gen=bindparam("to_gen"), cursor_seq=bindparam("to_seq")),
-        [{"b_p": p, "to_gen": to.gen, "to_seq": to.seq} for p, _, to in moves],
-    )
+    bulk.update(conn, partitions, ("cursor_gen", "cursor_seq"), ("p",), [(*to, p) for p, _, to in moves])
 
 
 def set_keys_lost_until(conn: Connection, ps: Iterable[int], until_ms: int) -> None:

@@ -13,6 +13,8 @@ from sqlalchemy import select
 from sidecar.store import tables
 from tests.http import MSGPACK, Api, audit
 
+pytestmark = pytest.mark.ways("asgi")  # the exceptions call check or track
+
 V1, V20, V21, V23 = ({"x-api-version": version} for version in ("1.2", "2.0", "2.1", "2.3"))
 CREATE, UPDATE, DELETE, RECALCULATE = (f"/v1/balances.{verb}" for verb in ("create", "update", "delete", "recalculate"))
 REPLAYED = "idempotency-replayed"
@@ -192,6 +194,7 @@ def test_plans_balances_are_not_deleted(api: Api, c: str) -> None:
     assert left(api, c) == 100
 
 
+@pytest.mark.ways("asgi", "short")
 def test_a_list_has_every_balance_in_the_shape_of_its_version(api: Api, c: str) -> None:
     api.entity(c, "e1")
     api.post(CREATE, {"customer_id": c, "feature_id": "msg", "included_grant": 5, "balance_id": "extra"})
@@ -246,6 +249,7 @@ KEYED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.ways("asgi", "short")
 @pytest.mark.parametrize(("path", "more"), KEYED, ids=str)
 def test_a_repeat_gets_the_first_answer_and_changes_nothing(api: Api, c: str, path: str, more: dict[str, Any]) -> None:
     body = {"customer_id": c, "feature_id": "msg", **more}
@@ -268,6 +272,7 @@ def test_the_other_style_is_the_same_call_and_another_verb_is_not(api: Api, c: s
     assert send(api, "/v1/usage", {"customer_id": c, "feature_id": "msg", "value": 10}, "k").status_code == 409
 
 
+@pytest.mark.ways("asgi", "short")
 def test_a_key_used_by_a_track_is_taken(api: Api, c: str) -> None:
     send(api, "/v1/track", {"customer_id": c, "feature_id": "msg", "value": 5}, "k")
     body = {"customer_id": c, "feature_id": "msg", "remaining": 5}
@@ -294,6 +299,7 @@ def test_the_same_call_at_once_is_made_once(api: Api, c: str) -> None:
     assert sum(REPLAYED not in answer.headers for answer in answers) == 1 and left(api, c) == 105
 
 
+@pytest.mark.ways("asgi", "short")
 def test_different_calls_at_once_under_a_key_make_one(api: Api, c: str) -> None:
     async def all_of_them() -> list[httpx.Response]:
         bodies = [(UPDATE, {"customer_id": c, "feature_id": "msg", "add_to_balance": n}) for n in range(1, 7)]

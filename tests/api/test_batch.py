@@ -9,6 +9,8 @@ import pytest
 
 from tests.http import Api, audit
 
+pytestmark = pytest.mark.ways("asgi")  # the exceptions call check or track
+
 TRACKS, CHECKS, TRACK, CHECK = "/v1/balances.batch_track", "/v1/balances.batch_check", "/v1/track", "/v1/check"
 V21 = {"x-api-version": "2.1"}
 
@@ -131,6 +133,7 @@ def test_many_writes_share_few(api: Api, c: str) -> None:
     assert api.redis.info("stats")["total_reads_processed"] - before < 100
 
 
+@pytest.mark.ways("asgi", "short")
 def test_keys_of_items(api: Api, c: str) -> None:
     one, other = item(c, 3, idempotency_key="a"), item(c, 5, idempotency_key="b")
     first = tracks(api, one, other, {**one, "value": 4})
@@ -165,6 +168,7 @@ def test_locks_and_refunds_in_a_batch(api: Api, c: str) -> None:
 # Checks -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ways("asgi", "short")
 @pytest.mark.parametrize("version", ["1.2", "2.0", "2.1"])
 def test_each_item_is_a_check(api: Api, c: str, version: str) -> None:
     headers = {"x-api-version": version}

@@ -10,6 +10,8 @@ import pytest
 
 from tests.http import Api
 
+pytestmark = pytest.mark.ways("asgi")  # the exceptions call check or track
+
 V12, V20, V23, V25 = ({"x-api-version": version} for version in ("1.2", "2.0.0", "2.3.0", "2.5.0"))
 ATTACH, PREVIEW, SETUP = "/v1/billing.attach", "/v1/billing.preview_attach", "/v1/billing.setup_payment"
 PREVIEW_FIELDS = {
@@ -150,6 +152,7 @@ def test_a_prepaid_item_needs_its_quantity(shop: Api, given: Any) -> None:
 # -- when
 
 
+@pytest.mark.ways("asgi", "short")
 @pytest.mark.parametrize("version", [V12, V23], ids=str)
 def test_a_downgrade_now(shop: Api, version: dict[str, str]) -> None:
     c = with_card(shop)
@@ -171,6 +174,7 @@ def test_the_end_of_the_cycle_is_refused_where_it_would_be_waited_for(shop: Api)
     assert balance(shop, c) == 17, "it replaces nothing, so there is nothing to wait for"
 
 
+@pytest.mark.ways("asgi", "short")
 def test_what_an_order_says_is_kept_until_it_is_paid(shop: Api) -> None:
     c = shop.customer()
     shop.track(c, "msg", 4)
@@ -208,6 +212,7 @@ def test_the_version_alone_decides_the_shape_of_a_preview(shop: Api, path: str) 
     assert PREVIEW_FIELDS <= set(newer)
 
 
+@pytest.mark.ways("asgi", "short")
 def test_answers_name_the_entity(shop: Api) -> None:
     c = shop.customer()
     shop.plan("room", {"feature_id": "seats", "included_usage": 5}, group="seats")

@@ -10,6 +10,8 @@ import pytest
 from tests.api.rpc import at, rpc, new_id
 from tests.http import Api, audit
 
+pytestmark = pytest.mark.ways("asgi")  # the exceptions call check or track
+
 NEWER = ["2.0", "2.1", "2.3", "2.5.0"]
 EVERY = ["1.2", *NEWER]
 MSG_5 = {"feature_id": "msg", "overage_limit": 5}
@@ -179,6 +181,7 @@ def test_many_entities_at_once(api: Api) -> None:
     assert {place: found[1] for place, found in caps(api, c).items()} == {("msg", f"e{i}"): int(i > 0) for i in range(3)}
 
 
+@pytest.mark.ways("asgi", "short")
 def test_the_counter_of_the_current_window_is_shown(api: Api) -> None:
     c = api.customer()
     rpc(api, "2.3", "entities.create", customer_id=c, entity_id="e1", feature_id="seats", billing_controls={"usage_limits": [DAILY]})
@@ -218,6 +221,7 @@ def test_who_does_not_exist_has_no_controls(api: Api) -> None:
     api.refused("/v1/entities.update", {"customer_id": c, "entity_id": "e9", "billing_controls": {}}, 404, "entity_not_found")
 
 
+@pytest.mark.ways("asgi", "short")
 def test_customer_data_of_a_call_may_have_controls(api: Api) -> None:
     c = new_id()
     api.track(c, "msg", 1, customer_data={"billing_controls": {"spend_limits": [MSG_5]}})

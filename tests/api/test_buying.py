@@ -11,6 +11,8 @@ import pytest
 from sidecar.billing import entities
 from tests.http import DAY_MS, Api
 
+pytestmark = pytest.mark.ways("asgi")  # the exceptions call check or track
+
 ATTACH, CHECKOUT = "/v1/attach", "/v1/checkout"
 
 
@@ -36,6 +38,7 @@ def numbers(api: Api, customer_id: str) -> dict[str, tuple[Any, Any]]:
 # -- usage that is carried over
 
 
+@pytest.mark.ways("asgi", "short")
 @pytest.mark.parametrize("route", [ATTACH, CHECKOUT])
 @pytest.mark.parametrize(
     ("carry", "msg", "words"),
@@ -152,6 +155,7 @@ def test_a_refused_order_makes_no_customer(shop: Api, route: str, fields: dict[s
     shop.get("/v1/customers/nobody", 404)
 
 
+@pytest.mark.ways("asgi", "short")
 def test_an_order_makes_its_customer_and_its_entity(shop: Api) -> None:
     shop.plan("own", {"feature_id": "words", "included_usage": 5}, group="own")
     body = {"customer_id": "new", "product_id": "own", "entity_id": "e", "entity_data": {"feature_id": "seats", "name": "E"}}
@@ -161,6 +165,7 @@ def test_an_order_makes_its_customer_and_its_entity(shop: Api) -> None:
     assert shop.check("new", "words", 11)["allowed"] is False, "the customer itself holds 10"
 
 
+@pytest.mark.ways("asgi", "short")
 @pytest.mark.parametrize("path", ["/v1/check", "/v1/track"])
 def test_an_entity_of_a_wrong_feature_makes_no_customer(shop: Api, path: str) -> None:
     body = {"customer_id": "nobody", "feature_id": "msg", "entity_id": "e", "entity_data": {"feature_id": "flag"}}
@@ -194,6 +199,7 @@ def granted_is_what_the_plan_says(api: Api, customer_id: str, plan_id: str) -> N
     assert shown["features"]["msg"]["included_usage"] == says
 
 
+@pytest.mark.ways("asgi", "short")
 @pytest.mark.parametrize("how", ["attach", "create", "check"])
 def test_a_plan_edited_while_it_is_granted_is_granted_as_it_is_then(shop: Api, how: str) -> None:
     """Nobody holds the plan yet, so the edit is made in place."""
@@ -273,6 +279,7 @@ def test_an_idempotency_key_is_refused_where_it_has_no_effect(shop: Api, method:
     shop.call(method, path, body)
 
 
+@pytest.mark.ways("asgi", "short")
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
@@ -287,6 +294,7 @@ def test_a_check_of_either_kind_reads_every_field(shop: Api, asked: dict[str, An
     assert shop.refused("/v1/check", {"customer_id": "c", **asked, **fields}, 400, "invalid_inputs").startswith(name)
 
 
+@pytest.mark.ways("asgi", "short")
 def test_a_check_of_a_credit_system_tells_what_its_members_cost(shop: Api) -> None:
     """Every field of a 1.2 feature but id, type and name."""
     shop.feature("pool", "credit_system", credit_schema=[{"metered_feature_id": "msg", "credit_cost": 3}])

@@ -178,3 +178,18 @@ def test_a_key_and_what_it_did_survive_the_loss_of_redis(api: Api, c: str) -> No
     assert left(api, c) == 95
     api.refused(TRACK, {**body, "value": 6, "idempotency_key": "k"}, 409, "duplicate_idempotency_key")
     assert REPLAYED not in send(api, TRACK, body, "another").headers
+
+
+def test_a_repeat_at_another_version_is_the_same_event(api: Api, c: str) -> None:
+    """An old client's answer had no balances to remember: a newer one that repeats the call gets none."""
+    body = {"customer_id": c, "feature_id": "msg", "value": 3, "idempotency_key": "old"}
+    old = api.post("/v1/track", body)
+    with api.nothing_changes():
+        new = api.post("/v1/track", body, headers={"x-api-version": "2.1.0"})
+    assert new["event_id"] == old["id"] and (new["value"], new["balance"], new["deductions"]) == (3, None, [])
+    body["idempotency_key"] = "new"
+    new = api.post("/v1/track", body, headers={"x-api-version": "2.1.0"})
+    with api.nothing_changes():
+        assert api.post("/v1/track", body, headers={"x-api-version": "2.1.0"}) == new
+        assert api.post("/v1/track", body)["id"] == new["event_id"]
+    assert new["balance"] is not None

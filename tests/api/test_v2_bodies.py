@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from sidecar.api import events, rpc
 from tests.http import Api
 
+pytestmark = pytest.mark.ways("asgi")
+
 PATHS = [route.path for route in (*rpc.routes, *events.routes)]
 VERSIONS = ["1.2", "2.0", "2.1", "2.3"]
 NAMES = [

@@ -9,6 +9,8 @@ import pytest
 from tests.api.rpc import at, rpc, new_id
 from tests.http import Api, audit
 
+pytestmark = pytest.mark.ways("asgi")
+
 NEWER = ["2.1", "2.3", "2.5.0"]
 MONTH = {"interval": "month", "interval_count": 1}
 USED = {"amount": 1, "billing_units": 1000, "max_purchase": None, **MONTH}

@@ -16,9 +16,9 @@ from .newer import AutumnJs13, AutumnPython, AutumnSdk
 SETTINGS = {"SIDECAR_SECRET_KEYS": KEY, "SIDECAR_PARTITIONS": "8", "SIDECAR_TEST_CLOCK": "1"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def example() -> Iterator[Sidecar]:
-    """The session's sidecar, started as the README says; its test clock is only moved forward."""
+    """The sidecar of these tests, started as the README says; its test clock is only moved forward."""
     with tempfile.TemporaryDirectory(prefix="sc-", dir="/tmp") as folder:
         running = Sidecar(Path(folder) / "d", settings=SETTINGS)
         running.start("--catalog", str(REPOSITORY / "docs" / "examples" / "chat.py"))
@@ -29,7 +29,7 @@ def example() -> Iterator[Sidecar]:
             running.destroy()
 
 
-@pytest.fixture(scope="session", params=[AutumnJs, AutumnPy], ids=["autumn-js-0.1.85", "autumn-py-3.1.9"])
+@pytest.fixture(scope="package", params=[AutumnJs, AutumnPy], ids=["autumn-js-0.1.85", "autumn-py-3.1.9"])
 def client(request: pytest.FixtureRequest, example: Sidecar) -> Iterator[Bridge]:
     """Each published client in turn."""
     bridge = request.param(example.url)
@@ -37,7 +37,7 @@ def client(request: pytest.FixtureRequest, example: Sidecar) -> Iterator[Bridge]
     bridge.close()
 
 
-@pytest.fixture(scope="session", params=[AutumnJs13, AutumnSdk], ids=["autumn-js-1.3.13", "autumn-sdk-1.2.0"])
+@pytest.fixture(scope="package", params=[AutumnJs13, AutumnSdk], ids=["autumn-js-1.3.13", "autumn-sdk-1.2.0"])
 def strict(request: pytest.FixtureRequest, example: Sidecar) -> Iterator[Any]:
     """Each client of 2.4 and 2.5 in turn."""
     bridge = request.param(example.url)
@@ -45,7 +45,7 @@ def strict(request: pytest.FixtureRequest, example: Sidecar) -> Iterator[Any]:
     bridge.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lenient(example: Sidecar) -> Iterator[AutumnPython]:
     """The client of 2.0."""
     bridge = AutumnPython(example.url)

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, AsyncIterator, Iterator
 
-from sidecar.api import fast
+from sidecar.api import fast, fast_calls
 from tests.http import KEY
 
 AUTHORIZATION = f"authorization: Bearer {KEY}".encode()
@@ -97,14 +97,31 @@ async def connected(path: str, limit: int = 1 << 20) -> AsyncIterator[Client]:
 def counted() -> Iterator[list[fast.FastCycle]]:
     """The requests that went the short way within."""
     seen: list[fast.FastCycle] = []
-    launch = fast.FastService.launch
+    launch = fast_calls.FastService.launch
 
-    def counting(service: fast.FastService, cycle: fast.FastCycle) -> None:
+    def counting(service: fast_calls.FastService, cycle: fast.FastCycle) -> None:
         seen.append(cycle)
         launch(service, cycle)
 
-    fast.FastService.launch = counting  # type: ignore[method-assign]
+    fast_calls.FastService.launch = counting  # type: ignore[method-assign]
     try:
         yield seen
     finally:
-        fast.FastService.launch = launch  # type: ignore[method-assign]
+        fast_calls.FastService.launch = launch  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def parsed() -> Iterator[list[fast.FastProtocol]]:
+    """The requests that were parsed, on connections made within."""
+    seen: list[fast.FastProtocol] = []
+    begin = fast.FastProtocol.on_message_begin
+
+    def counting(protocol: fast.FastProtocol) -> None:
+        seen.append(protocol)
+        begin(protocol)
+
+    fast.FastProtocol.on_message_begin = counting  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        fast.FastProtocol.on_message_begin = begin  # type: ignore[method-assign]

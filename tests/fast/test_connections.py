@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 import pytest
 
-from sidecar.api import fast, quick
+from sidecar.api import fast, fast_calls, heads, quick
 from sidecar.engine import spend
 from tests.fast.conftest import selling
 from tests.fast.raw import TIMEOUT_S, Client, check, connected, counted, request
@@ -31,7 +31,8 @@ MEBIBYTE = 1 << 20
 def faults(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The faults that the short way logged."""
     found: list[str] = []
-    monkeypatch.setattr(fast.log, "exception", lambda event, **_: found.append(event), raising=False)
+    for log in (fast.log, fast_calls.log):
+        monkeypatch.setattr(log, "exception", lambda event, **_: found.append(event), raising=False)
     return found
 
 
@@ -216,7 +217,7 @@ def _fails(*_: Any, **__: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(fast.FastService, "_decoded"), (spend, "start"), (spend, "_result"), (quick, "answer_check"), (fast.FastService, "_conclude")],
+    [(fast_calls.FastService, "_decoded"), (spend, "start"), (spend, "_outcome"), (quick, "answer_check"), (fast_calls.FastService, "_conclude")],
     ids=["decoding", "starting", "in the reply", "answering", "concluding"],
 )
 def test_a_fault_is_a_500_and_the_connections_go_on(
@@ -244,7 +245,7 @@ def test_a_fault_in_choosing_the_way_leaves_the_ordinary_one(api: Api, faults: l
     async def exchange() -> None:
         async with connected(api.socket_path) as client:
             with monkeypatch.context() as broken:
-                broken.setattr(fast.FastService, "env_of", _fails)
+                broken.setattr(heads.Heads, "read", _fails)
                 assert (await client.call(request(check(1)))).status == 200
 
     with counted() as short:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.fast.raw import AUTHORIZATION, Answer, Client, connected, counted, request
+from tests.fast.raw import AUTHORIZATION, Answer, Client, connected, counted, parsed, request
 from tests.http import KEY, PUBLIC_KEY, Api, memory_folder
 
 PATHS = ["/v1/check", "/v1/entitled", "/v1/balances.check", "/v1/track", "/v1/events", "/v1/balances.track"]
@@ -249,7 +249,7 @@ def test_random_requests_are_answered_alike(worlds: Worlds) -> None:
     statuses: dict[int | None, int] = {}
 
     @settings(
-        max_examples=600, deadline=None, database=None,
+        max_examples=400, deadline=None, database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(data=requests())
@@ -271,11 +271,14 @@ def test_random_requests_are_answered_alike(worlds: Worlds) -> None:
         status = answer.status if answer else None
         statuses[status] = statuses.get(status, 0) + 1
         assert status is None or status < 500, (data, answer)
+        if status is not None:
+            worlds.run(data)  # its head is known by now, if it is one to remember
 
-    with counted() as short:
+    with counted() as short, parsed() as read:
         run()
     made = sum(statuses.values())
     assert len(short) > made / 4, f"only {len(short)} of {made} went the short way"
+    assert len(read) < 2 * made - 20, f"of {made} requests and their repeats, {len(read)} were parsed"
     assert {200, 400} <= set(statuses), statuses
     assert all(not api.differences() for api in worlds.both)
 

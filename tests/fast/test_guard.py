@@ -11,6 +11,7 @@ from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sidecar.api import fast
+from sidecar.api.heads import Head
 from tests.run.harness import REPOSITORY
 
 
@@ -53,5 +54,5 @@ def test_it_knows_every_member_of_a_cycle_that_uvicorn_looks_at() -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "cycle"
     }
     assert used <= fast.CYCLE_MEMBERS, f"uvicorn also uses {used - fast.CYCLE_MEMBERS}"
-    cycle = fast.FastCycle(None, "check", (1, 2), "sandbox", None, True)  # type: ignore[arg-type]
+    cycle = fast.FastCycle(None, Head("check", (1, 2), "sandbox", None, 1), True)  # type: ignore[arg-type]
     assert all(hasattr(cycle, name) for name in fast.CYCLE_MEMBERS)

@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
@@ -37,6 +37,16 @@ class Worker:
     process: subprocess.Popen[bytes]
     path: str
 
+    async def up(self) -> None:
+        """Waits until it answers."""
+        for _ in range(1000):
+            try:
+                async with connected(self.path) as client:
+                    await client.call(request(b"", "/readyz", method="GET"))
+                return
+            except OSError:
+                await asyncio.sleep(0.01)
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
@@ -51,20 +61,20 @@ class Worker:
 
 @pytest.fixture
 def start(valkey: Any, _sqlite_migrated: Path) -> Iterator[Callable[..., Worker]]:
-    """Starts a worker on a world with a customer `c`: `start(setting=value)`."""
+    """Starts a worker, all on one empty world: `start(variables, setting=value)`."""
     started: list[subprocess.Popen[bytes]] = []
     with memory_folder() as folder:
         shutil.copy(_sqlite_migrated, folder / "sidecar.db")
 
-        def make(**settings: Any) -> Worker:
-            path = str(folder / "s")
+        def make(others: Mapping[str, str] = {}, **settings: Any) -> Worker:
+            path = str(folder / f"s{len(started)}")
             gate, opened = os.pipe()
             with socket.socket(socket.AF_UNIX) as listening:
                 listening.bind(path)
                 variables = {
                     "SIDECAR_DATA_DIR": str(folder), "SIDECAR_REDIS_URL": valkey.url, "SIDECAR_SECRET_KEYS": KEY,
                     "SIDECAR_PARTITIONS": "4", "SIDECAR_LISTEN_FDS": str(listening.fileno()), "SIDECAR_GATE_FD": str(gate),
-                    **{f"SIDECAR_{name.upper()}": str(value) for name, value in settings.items()},
+                    **{f"SIDECAR_{name.upper()}": str(value) for name, value in settings.items()}, **others,
                 }
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "sidecar.run.http_worker"], cwd=folder, env=environment(variables),
@@ -86,13 +96,7 @@ def start(valkey: Any, _sqlite_migrated: Path) -> Iterator[Callable[..., Worker]
 
 async def sell(worker: Worker) -> None:
     """Waits for the worker, and sells messages to one customer."""
-    for _ in range(1000):
-        try:
-            async with connected(worker.path) as client:
-                await client.call(request(b"", "/readyz", method="GET"))
-            break
-        except OSError:
-            await asyncio.sleep(0.01)
+    await worker.up()
     async with connected(worker.path) as client:
         for path, body in (
             ("/v1/features", {"id": "msg", "name": "Msg", "type": "single_use"}),

@@ -43,16 +43,16 @@ def running(request: pytest.FixtureRequest, database: str) -> Iterator[tuple[Sid
         next(databases, None)
 
 
-@pytest.fixture(scope="session", params=DATABASES)
+@pytest.fixture(scope="package", params=DATABASES)
 def served(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, Api]]:
-    """The session's sidecar. Its test clock must not be moved."""
+    """The sidecar of these tests. Its test clock must not be moved."""
     with running(request, request.param) as both:
         yield both
 
 
 @pytest.fixture
 def api(served: tuple[Sidecar, Api]) -> Api:
-    """A client of the session's sidecar."""
+    """A client of that sidecar."""
     return served[1]
 
 

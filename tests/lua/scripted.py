@@ -34,6 +34,13 @@ def due(no: int, granted: int, **columns: Any) -> Row:
     return bucket(no, granted, **{"balance": granted // 2, "next_reset_at": NOW_MS - DAY_MS, "anchor": NOW_MS - 32 * DAY_MS, **columns})
 
 
+def in_full(answer: Any, amount: int) -> Any:
+    """A check's answer as it is where it is not short: only the time and the blob that allows it."""
+    if not isinstance(answer, bytes):
+        return answer
+    return [b"OK", b"", int.from_bytes(answer[:8], "big"), 1, b"", 0, amount, [answer[8:]], [[]], []]
+
+
 class Scripted:
     """Partition 0, open for `GENERATION` on `RUN_ID`."""
 
@@ -106,19 +113,22 @@ class Scripted:
 
     def spend(
         self, verb: str, amounts: dict[str, int], mode: str = "", entity: str = "", key: str = "", fingerprint: bytes = b"f" * 16,
-        looked_up: str = "", bytes_max: int = 1 << 20, name: str = "c", **kw: Any,
-    ) -> list[Any]:
-        """track (mode cap, reject, overflow) or check (mode send or '')."""
+        looked_up: str = "", bytes_max: int = 1 << 20, name: str = "c", brief: bool = False, **kw: Any,
+    ) -> Any:
+        """track (mode cap, reject, overflow) or check (mode send or ''), a short answer of check in full."""
         fields = ["h", *(f"b:{f}" for f in amounts)]
         fields += [f"e:{entity}", *(f"x:{f}\0{entity}" for f in amounts)] if entity else [f"a:{f}" for f in amounts]
         spec = [part for i, (f, amount) in enumerate(amounts.items(), 1) for part in (f, i, amount, 0)]
         script = scripts.TRACK if verb == "track" else scripts.CHECK
         word = (mode or "cap") if verb == "track" else str(int(mode == "send"))
         record = (keys.record(0, keys.digest(name, key)),) if key else ()
-        return self.run(
+        if verb == "track":
+            fields = [int(brief), *fields]
+        answer = self.run(
             script, self.state_keys(name) + record, 0, word, entity, b"", fingerprint if key else b"", TTL_MS, looked_up, bytes_max,
             len(amounts), *fields, len(amounts), *spec, **kw,
         )
+        return in_full(answer, *amounts.values()) if verb == "check" else answer
 
     def _named(
         self, script: scripts.Script, first: Any, feature_id: str, amount: int, entity: str, key: str, fingerprint: bytes,

@@ -16,9 +16,11 @@ import redis
 from tests.lua.source import FILES, INCLUDES, without_comments
 
 FORBIDDEN = re.compile(r"\btostring\b|\btable\.concat\b|\bcjson\b|\bloadstring\b|\bstring\.gsub\b")
-STRING_CALLS = {"string.sub", "string.rep", "struct.pack", "cmsgpack.pack", "pack_columns", "entity_member"}
+STRING_CALLS = {"string.sub", "string.rep", "string.char", "struct.pack", "cmsgpack.pack", "pack_columns", "entity_member"}
 """Functions whose result is a string made of no number's text."""
-STRING_NAMES = {"packed"}
+STRING_NAMES = {"packed", "parts", "receipt", "reply", "fingerprint", "id"}
+"""What is packed, and ids of log entries."""
+
 OF_IDS = ("keys", "ids")
 """Includes that join what they are given, which the tests below hold to be ids."""
 
@@ -39,7 +41,7 @@ def unsafe_joins(source: str) -> list[str]:
 
 
 def _ends_in_string(text: str) -> bool:
-    if text.endswith("'"):
+    if text.endswith("'") or re.search(r"ARGV\[\d+\]$", text):  # arguments are strings
         return True
     if not text.endswith(")"):
         name = re.search(r"(\w+)$", text)

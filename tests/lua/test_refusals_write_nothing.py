@@ -12,6 +12,7 @@ import msgpack
 import pytest
 
 from sidecar.domain import layout
+from sidecar.domain.receipt import Receipt, pack
 from sidecar.engine import keys, scripts
 from tests.lua.scripted import CID, DAY_MS, GENERATION, LOG, META, NOW_MS, RUN_ID, Scripted, bucket, due
 
@@ -386,8 +387,8 @@ def _(s: Scripted) -> Any:
 @refusal("keep", "REPLAY")
 def _(s: Scripted) -> Any:
     end_ms = NOW_MS + DAY_MS
-    receipt = msgpack.packb([1, end_ms, CID, b"f" * 16, b"done"], use_bin_type=False)
-    assert s.keep() == [b"OK"] and s.keep() == [b"REPLAY", b"", b""], "its place"
+    receipt = pack(Receipt(end_ms, CID, b"f" * 16, b"done"))
+    assert s.keep() == [b"OK"] and s.keep() == [b"REPLAY", b"0-0", b""], "its place"
     assert s.keep("keep", receipt=receipt) == [b"OK"] and s.keep("free") == [b"OK"]
     assert s.keep() == [b"REPLAY", b"0-0", b"done"]
     return lambda: s.keep()

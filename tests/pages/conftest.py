@@ -11,14 +11,14 @@ from tests.flows.conftest import running
 from tests.pages.browser import Browser, missing
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(request: pytest.FixtureRequest) -> Iterator[Api]:
     """A client of a running sidecar."""
     with running(request, "sqlite") as (_, client):
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A headless Chromium; skips with the reason where there is none."""
     if reason := missing():

@@ -18,6 +18,7 @@ from sidecar.catalog.snapshot import Catalog
 from sidecar.domain import layout
 from sidecar.engine import keys, scripts, spend
 from sidecar.settings import Settings
+from tests.lua.scripted import in_full
 from tests.model.account import CUSTOMER, Bucket
 
 GENERATION, RUN_ID, CID = b"1", b"r", 7
@@ -166,7 +167,8 @@ class Subject:
         )
         args, _ = spend.arguments(call, self._catalog, self._settings, looked_up="")
         record = () if key is None else (keys.record(0, keys.digest(self._id, key)),)
-        return self._real.run(script.name, self._keys + record, args)
+        answer = self._real.run(script.name, self._keys + record, args)
+        return in_full(answer, *values.values()) if script is scripts.CHECK else answer
 
     def _step(self, op: list[Any]) -> bool:
         """Applies one step; whether it was refused."""

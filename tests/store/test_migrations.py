@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from sidecar.store.db import Store
-from sidecar.store.migrate import SchemaTooNew, head_revision, revision, upgrade
+from sidecar.store.migrate import SchemaTooNew, config, head_revision, revision, upgrade
 from sidecar.store.tables import metadata
 
 
@@ -55,6 +56,14 @@ def test_a_missing_column_is_seen(store: Store) -> None:
         conn.execute(text("ALTER TABLE customers DROP COLUMN stripe_id"))
     with store.engine.connect() as conn:
         assert [d[0] for d in differences(conn)] == ["add_column"]  # type: ignore[index]
+
+
+def test_the_newest_file_is_the_head_of_an_unbroken_line() -> None:
+    """The start reads the files' names where Alembic would read the files."""
+    scripts = ScriptDirectory.from_config(config())
+    line = [script.revision for script in scripts.walk_revisions()]
+    assert scripts.get_current_head() == line[0] == head_revision()
+    assert line == sorted((Path(script.path).name.partition("_")[0] for script in scripts.walk_revisions()), reverse=True)
 
 
 def test_upgrade_again_changes_nothing(store: Store) -> None:

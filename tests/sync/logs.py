@@ -7,6 +7,7 @@ from typing import Any, Sequence
 import msgpack
 from sqlalchemy import Connection, func, insert, select
 
+from sidecar.domain import receipt
 from sidecar.domain.layout import PAID, ROLLOVER, ROLLOVER_NO_MIN, USAGE_ALLOWED, Row
 from sidecar.store import customers, partitions, tables
 from sidecar.store.db import Store
@@ -50,7 +51,7 @@ def record(
 
 def idempotency(cid: int, end_ms: int, reply: bytes = b"reply") -> bytes:
     """An idempotency record as kept in both stores."""
-    return msgpack.packb([1, end_ms, cid, b"f" * 16, 1, 0, reply])
+    return receipt.pack(receipt.Receipt(end_ms, cid, b"f" * 16, reply))
 
 
 def opening(gen: int = 0, seq: int = -1) -> bytes:

@@ -13,7 +13,7 @@ from sidecar.domain.layout import PER_ENTITY, UNLIMITED, USED_HIGH_UNIT, USAGE_A
 from sidecar.store import customers, events, idempotency, outbox, partitions, tables
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, CursorConflict, Place
-from sync.apply import BATCH_MAX, Applied, LogGap, SqlBehind, apply
+from sync.apply import Applied, LogGap, SqlBehind, apply, batch_max
 from sync.rows import Entry
 
 from .logs import AT, NEXT, P, bucket, count, entries, ledger_sum, opening, pay_per_use, prices, record, row, seed
@@ -172,11 +172,13 @@ def test_what_was_read_under_an_earlier_generation_is_not_applied(store: Store) 
 
 def test_a_batch_has_an_end(store: Store) -> None:
     cid = seed(store, row(1, 5000, 5000))
-    data = [record(cid, deltas=[(1, -1)])] * (BATCH_MAX + 1)
-    with pytest.raises(ValueError, match="1001"):
+    most = batch_max(store)
+    assert most == (1000 if store.is_sqlite else 2000)
+    data = [record(cid, deltas=[(1, -1)])] * (most + 1)
+    with pytest.raises(ValueError, match=str(most + 1)):
         run(store, *data)
-    assert run(store, *data[:BATCH_MAX]).applied == BATCH_MAX
-    assert bucket(store, cid).balance == 4000
+    assert run(store, *data[:most]).applied == most
+    assert bucket(store, cid).balance == 5000 - most
 
 
 @pytest.mark.parametrize("bad", ["damaged", "no_bucket", "no_customer", "other_partition", "too_big", "wrong_due"])

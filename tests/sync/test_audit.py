@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from sqlalchemy import update
 
-from sidecar.domain import layout
+from sidecar.domain import layout, receipt
 from sidecar.domain.layout import UNLIMITED, USAGE_ALLOWED
 from sidecar.engine import keys
 from sidecar.engine.state import CustomerState
@@ -163,16 +163,17 @@ async def record_lost(place: World) -> None:
 async def record_changed(place: World) -> None:
     p = place.engine.partition_of("ann")
     key = keys.record(p, keys.digest("ann", "k1"))
-    record = msgpack.unpackb(await place.engine.redis.get(key), raw=True)
-    record[1] += 1
-    await place.engine.redis.set(key, msgpack.packb(record), px=60_000)
+    stored = await place.engine.redis.get(key)
+    found, _ = receipt.unpack_record(stored)
+    changed = receipt.pack(found._replace(end_ms=found.end_ms + 1))
+    await place.engine.redis.set(key, changed + stored[len(changed) :], px=60_000)
 
 
 async def record_made_up(place: World) -> None:
     p = place.engine.partition_of("ann")
     cid = (await place.store.read(customers.by_id, "ann")).cid  # type: ignore[union-attr]
-    record = [1, await place.engine.now_ms() + 60_000, cid, b"f", b"r", b"1-0"]
-    await place.engine.redis.set(keys.record(p, b"x" * 16), msgpack.packb(record), px=60_000)
+    made_up = receipt.pack(receipt.Receipt(await place.engine.now_ms() + 60_000, cid, b"f", b"r"))
+    await place.engine.redis.set(keys.record(p, b"x" * 16), made_up + b"1-0\3", px=60_000)
 
 
 async def record_lost_in_sql(place: World) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Callable
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sync import changes as c
-from sync.records import BucketPart, RecordError, Reset, SlotPart, System, decode
+from sync.fields import unpacked
+from sync.records import BucketPart, Record, RecordError, Reset, SlotPart, System, decode, decode_any
 
 from .logs import AT, NEXT, idempotency, lua, record, rollover, row
 
@@ -133,3 +134,52 @@ def test_no_damage_raises_anything_else(data: st.DataObject) -> None:
             decode(damaged)
         except RecordError:
             pass
+
+
+def either(read: Callable[[bytes], Record], data: bytes) -> Record | None:
+    """The record, None where it is refused."""
+    try:
+        return read(data)
+    except RecordError:
+        return None
+
+
+WHOLE_NUMBERS = st.sampled_from([-(2**63), 1 - 2**63, -3, -2, -1, 0, 1, 2, 7, 100, 2**31, AT, 2**63 - 1, 2**63, 2**64 - 1])
+TEXTS = st.sampled_from([b"", b"messages", b"credits", "é1".encode(), b"\xff", b"\0"])
+ODD = st.one_of(WHOLE_NUMBERS, TEXTS, st.sampled_from([None, True, False, 1.0, 2.5, [], {}, [1], {1: 2}]))
+PARTS = st.lists(st.one_of(
+    st.tuples(st.integers(0, 2**33), st.integers(-(10**12), 10**12)),
+    st.tuples(st.just(-1), TEXTS, st.integers(0, 9), st.integers(0, 9)),
+    st.tuples(st.just(-2), st.integers(0, 9), TEXTS, st.integers(-9, 9), st.integers(-1, 9), st.just(NEXT)),
+    st.tuples(ODD, ODD),
+), max_size=4).map(lambda parts: [element for part in parts for element in part])
+INFOS = st.one_of(
+    st.just(b""), st.just(b"\x01"),
+    st.fixed_dictionaries({}, optional={
+        "v": st.sampled_from(["1", "0.50", "", 1, None]), "n": st.sampled_from(["sent", "é", b"x"]),
+        "p": st.sampled_from([{}, {"a": [1, 2.5]}, None, 1, {"b": b"\xff"}]), "t": st.sampled_from([0, -5, AT, 2**63, "x", True]),
+        "k": st.sampled_from(["key", None, 1]), "r": st.sampled_from([[1, 9], [1], None, 1]), "l": st.sampled_from(["lock", 1]),
+        "s": st.just("track"), "f": st.just(b"\xff"),
+    }).map(msgpack.packb),
+)
+
+
+@example(b"", [1, -(2**63)], b"", b"m", b"", [])
+@example(b"", [], b"", b"m", b"", [("replace", 10, -(2**63))])
+@given(
+    INFOS, PARTS, TEXTS, TEXTS, st.sampled_from([b"", idempotency(7, AT), idempotency(8, AT), b"\x01"]),
+    st.lists(st.tuples(st.sampled_from(["replace", "insert", "remove"]), st.integers(0, 30), ODD), max_size=2),
+)
+def test_the_usual_way_reads_what_the_general_one_does(
+    info: bytes, parts: list[Any], entity_id: bytes, feature_id: bytes, rec: bytes, damage: list[tuple[str, int, Any]],
+) -> None:
+    """Of whole records and of damaged ones."""
+    items = [2, 1, 7, AT, 3, entity_id, info, 0, 1, feature_id, 5, 4, len(parts), *parts, [], rec]
+    for what, at, value in damage:
+        at %= len(items)
+        items[at : at + (what != "insert")] = [] if what == "remove" else [value]
+    data = lua(items)
+    found = either(decode, data)
+    assert found == either(lambda packed: decode_any(unpacked(packed)), data)
+    if found is not None:
+        assert [type(value) for value in found] == [type(value) for value in decode_any(unpacked(data))]
