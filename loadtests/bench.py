@@ -26,12 +26,12 @@ from typing import Any
 from . import publish, report
 from .floors.start import TITLES
 from .machine import machine, subject
-from .parts import Options, arrivals, batch, http, memory, scale, script, start, sync, uds, workers
+from .parts import Options, arrivals, batch, cost, http, memory, scale, script, start, sync, uds, workers
 from .progress import Progress
 
 PARTS: dict[str, ModuleType] = {
     "http": http, "open": arrivals, "script": script, "batch": batch, "uds": uds, "workers": workers, "sync": sync,
-    "memory": memory, "scale": scale, "start": start,
+    "memory": memory, "scale": scale, "cost": cost, "start": start,
 }
 ROUNDS, SECONDS, CUSTOMERS = 5, 2.0, 1_000_000
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_CUSTOMERS = 2, 1.0, 20_000

@@ -59,6 +59,8 @@ def _draw(results: Mapping[str, Any], history: list[dict[str, Any]]) -> None:
         pictures["throughput"] = plots.throughput(results["http"])
     if "http" in results or "open" in results:
         pictures["latency"] = plots.latency(results.get("http"), results.get("open"))
+    if "cost" in results:
+        pictures["cost"] = plots.cost(results["cost"]["measures"])
     if "scale" in results:
         pictures["customers"] = plots.customers(results["scale"])
     for name, picture in pictures.items():
