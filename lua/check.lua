@@ -24,10 +24,10 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS ARCHIVED
 --]]
 --- @include "fence"
 --- @include "formats"
---- @include "ids"
+--- @include "receipt"
 local FIELDS_AT = 12
---- @include "begin_directly"
 local send, receipt = ARGV[4] == '1', ''
+--- @include "begin_directly"
 if uncovered == 0 then
   local packed = values[1 + paying]
   if not send and count == 1 then return struct.pack('>i8', now) .. packed end
@@ -36,11 +36,12 @@ if uncovered == 0 then
   local answer = {now, 1, '', paying ~= tonumber(ARGV[at + 1]) and 1 or 0, price, blobs, none, {}}
   if not send then return {'OK', '', unpack(answer)} end
   blobs[paying], answer[8] = after, {cmsgpack.unpack(parts)}
-  if fingerprint ~= '' then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), cid) end
+  if keyed then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), cid) end
 --- @include "keep_directly"
-  if fingerprint ~= '' then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+  if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
   return {'OK', id, unpack(answer)}
 end
+--- @include "ids"
 --- @include "general"
 --- @include "judge"
 --- @include "decide"
@@ -67,8 +68,8 @@ end
 pack_touched()
 local customer, entities = shown()
 local answer = {now, allowed, reason, chosen, required, customer, entities, paid}
-if fingerprint ~= '' then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), cid) end
+if keyed then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), cid) end
 local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], {{ARGV[at], amount, applied, paid}}, receipt)
 write_changed(KEYS[2])
-if fingerprint ~= '' then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
 return {'OK', id, unpack(answer)}

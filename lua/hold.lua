@@ -91,5 +91,5 @@ plain_writes[lock_field(ARGV[4])] = cmsgpack.pack({header[4], header[5], hold})
 write_changed(KEYS[2])
 redis.call('ZADD', KEYS[5], expires_at, ARGV[4])
 redis.call('ZADD', KEYS[6], expires_at, hold_member(ARGV[13], ARGV[4]))
-if receipt then remember(KEYS[1], KEYS[#KEYS], receipt, ttl_ms, id) end
+if receipt then remember(KEYS[1], ledger, KEYS[#KEYS], receipt, ttl_ms, id) end
 return {'OK', id, now, allowed, reason, chosen, required, customer, entities, paid, expires_at, ARGV[4]}

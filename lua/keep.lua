@@ -18,28 +18,27 @@ CODES STALE REPLAY CONFLICT ASK FULL
 --]]
 --- @include "fence"
 --- @include "formats"
---- @include "marks"
+--- @include "receipt"
+--- @include "recall"
 local now = fence(KEYS[1], ARGV[1], ARGV[2])
 if not now then return {'STALE'} end
 local PLACE_MS = 60000
 local action, cid, fingerprint, ttl_ms = ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local recall, new_receipt, remember
---- @include "receipt"
+local meta, stored = redis.call('HMGET', KEYS[1], 'kl', 'ik'), redis.call('GET', KEYS[2])
+local ledger, total = ledger_at(meta[2], now, ttl_ms)
 if action == 'take' then
-  local found = recall(KEYS[1], KEYS[2], fingerprint, ARGV[7], ttl_ms, tonumber(ARGV[8]), now, cid)
+  local found = recall(stored, meta[1], fingerprint, ARGV[7], now, cid)
+  if not found and total > tonumber(ARGV[8]) then found = {'FULL'} end
   if found then return found end
-  remember(KEYS[1], KEYS[2], new_receipt(now + PLACE_MS, fingerprint, '', cid), PLACE_MS, '0-0')
+  remember(KEYS[1], ledger, KEYS[2], new_receipt(now + PLACE_MS, fingerprint, '', cid), PLACE_MS, '0-0')
   return {'OK'}
 end
-local end_ms, of, print, reply = record_parts(redis.call('GET', KEYS[2]))
+local end_ms, of, print, reply = record_parts(stored)
 local is_place = of == cid and print == fingerprint and reply == ''
 if action == 'free' then
   if is_place then redis.call('DEL', KEYS[2]) end
 elseif is_place or not end_ms or end_ms <= now then
-  end_ms = record_parts(ARGV[9] .. '\0')
-  if end_ms > now then
-    bytes_ledger = ledger_of_bytes(redis.call('HGET', KEYS[1], 'ik'), now, ttl_ms)
-    remember(KEYS[1], KEYS[2], ARGV[9], end_ms - now, '0-0')
-  end
+  end_ms = struct.unpack('>i8', ARGV[9], 2)
+  if end_ms > now then remember(KEYS[1], ledger, KEYS[2], ARGV[9], end_ms - now, '0-0') end
 end
 return {'OK'}

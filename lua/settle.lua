@@ -138,6 +138,6 @@ write_changed(KEYS[2])
 redis.call('ZREM', KEYS[5], ARGV[4])
 redis.call('ZREM', KEYS[6], hold_member(ARGV[14], ARGV[4]))
 redis.call('SET', KEYS[7], cmsgpack.pack({outcome, final, now, claimed_ms}), 'PX', ARGV[15])
-if receipt then remember(KEYS[1], KEYS[#KEYS], receipt, ttl_ms, id) end
+if receipt then remember(KEYS[1], ledger, KEYS[#KEYS], receipt, ttl_ms, id) end
 if late then return {'EXPIRED'} end
 return {'OK', id, outcome, final}

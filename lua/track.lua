@@ -24,10 +24,10 @@ CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL REFUSED RANGE SLOTS ARCHIVED
 --]]
 --- @include "fence"
 --- @include "formats"
---- @include "ids"
+--- @include "receipt"
 local FIELDS_AT = 13
+local send, mode, brief, receipt = true, ARGV[4], ARGV[12] == '1', ''
 --- @include "begin_directly"
-local mode, brief, receipt = ARGV[4], ARGV[12] == '1', ''
 if uncovered == 0 then
   local answer
   if not brief then
@@ -35,14 +35,15 @@ if uncovered == 0 then
     for i = 1, count do blobs[i], none[i] = i == paying and after or values[1 + i] or '', {} end
     answer = {now, {amount}, {0}, {1}, blobs, none, {cmsgpack.unpack(parts)}}
   end
-  if fingerprint ~= '' then
+  if keyed then
     receipt = new_receipt(now + ttl_ms, fingerprint, answer and cmsgpack.pack(answer) or '', cid)
   end
 --- @include "keep_directly"
-  if fingerprint ~= '' then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+  if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
   if brief then return id end
   return {'OK', id, unpack(answer)}
 end
+--- @include "ids"
 --- @include "general"
 --- @include "judge"
 header = unpack_header(values[1])
@@ -81,11 +82,11 @@ end
 pack_touched()
 local customer, entities = shown()
 local answer = {now, applied, dropped, held, customer, entities, parts}
-if fingerprint ~= '' then
+if keyed then
   receipt = new_receipt(now + ttl_ms, fingerprint, brief and '' or cmsgpack.pack(answer), cid)
 end
 local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], features, receipt)
 write_changed(KEYS[2])
-if fingerprint ~= '' then remember(KEYS[1], KEYS[5], receipt, ttl_ms, id) end
+if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
 if brief then return id end
 return {'OK', id, unpack(answer)}

@@ -38,6 +38,7 @@ from sidecar.api import fast
 from sidecar.api.check_track import CHECK_PATHS, TRACK_PATHS
 from sidecar.api.endpoint import Context
 from sidecar.engine import keys
+from sidecar.run.http_worker import KEEP_ALIVE_S
 from sidecar.settings import Settings
 from sidecar.store import partitions, tables
 from sync.audit import audit as compare_stores
@@ -321,7 +322,8 @@ class Served(uvicorn.Server):
         assert fast.usable()
         http = fast.protocol(fast.STATE in state)
         values = dict(
-            lifespan="off", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False, http=http
+            lifespan="off", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False, http=http,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
         super().__init__(uvicorn.Config(app, **{**values, **config}))
         self._state = state

@@ -1,9 +1,13 @@
 -- As begin.lua, and what the call's idempotency key, the last of its keys, stands for already.
---- @include "marks"
+--- @include "receipt"
+--- @include "recall"
 --- @include "begin"
 local fingerprint, ttl_ms, cid = ARGV[7], tonumber(ARGV[8]), header[2]
-local refusal, recall, new_receipt, remember
+local refusal, ledger
 if fingerprint ~= '' then
---- @include "receipt"
-  refusal = recall(KEYS[1], KEYS[#KEYS], fingerprint, ARGV[9], ttl_ms, tonumber(ARGV[10]), now, cid)
+  local meta = redis.call('HMGET', KEYS[1], 'kl', 'ik')
+  refusal = recall(redis.call('GET', KEYS[#KEYS]), meta[1], fingerprint, ARGV[9], now, cid)
+  local total
+  ledger, total = ledger_at(meta[2], now, ttl_ms)
+  if not refusal and total > tonumber(ARGV[10]) then refusal = {'FULL'} end
 end

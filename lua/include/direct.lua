@@ -4,23 +4,29 @@
 --
 -- Sets `paying`, the number of the field that pays (the feature's own, or its only credit system where it
 -- has none of its own), `price`, how much of it, and `uncovered`, what its buckets do not cover: 0 for such a
--- call. Then `after` is the blob after it, and `parts` what was paid, packed, in `part_count` elements.
+-- call. Then, if it is to `send`, `after` is the blob after it, and `parts` what was paid, packed, in
+-- `part_count` elements.
 local at, paying, price, uncovered = features_at + 1, nil, nil, nil
 local after, parts, part_count = nil, '', 0
 local amount = tonumber(ARGV[at + 2])
 if state_flags == 0 and entity_id == '' and amount > 0 and ARGV[features_at] == '1' and not refusal then
-  local lists = false
-  for i = 2 + count, 1 + 2 * count do lists = lists or values[i] end
-  local own = tonumber(ARGV[at + 1])
-  if not lists and values[1 + own] then
-    paying, price = own, amount
-  elseif not lists and ARGV[at + 3] == '1' and values[1 + tonumber(ARGV[at + 4])] then
-    local n, d = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
-    if n > 0 and amount <= 9007199254740991 / n then
-      local product = amount * n
-      local rest = math.fmod(product, d)
-      paying, price = tonumber(ARGV[at + 4]), (product - rest) / d + (rest > 0 and 1 or 0)
-      parts, part_count = cmsgpack.pack(-1, string.sub(ARGV[FIELDS_AT + paying], 3), n, d), 4
+  if count == 1 then
+    if values[2] and not values[3] then paying, price = 1, amount end
+  else
+    local lists, own = false, tonumber(ARGV[at + 1])
+    for i = 2 + count, 1 + 2 * count do lists = lists or values[i] end
+    if lists then
+      paying = nil
+    elseif values[1 + own] then
+      paying, price = own, amount
+    elseif ARGV[at + 3] == '1' and values[1 + tonumber(ARGV[at + 4])] then
+      local n, d = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
+      if n > 0 and amount <= 9007199254740991 / n then
+        local product = amount * n
+        local rest = math.fmod(product, d)
+        paying, price = tonumber(ARGV[at + 4]), (product - rest) / d + (rest > 0 and 1 or 0)
+        parts, part_count = cmsgpack.pack(-1, string.sub(ARGV[FIELDS_AT + paying], 3), n, d), 4
+      end
     end
   end
 end
@@ -35,9 +41,11 @@ if paying then
     if uncovered > 0 and balance > 0 and (expires == 0 or expires > now) then
       local take = balance < uncovered and balance or uncovered
       uncovered = uncovered - take
-      parts, part_count = parts .. cmsgpack.pack(no, -take), part_count + 2
-      after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
-        .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
+      if send then
+        parts, part_count = parts .. struct.pack('>BI4Bi8', 206, no, 211, -take), part_count + 2
+        after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
+          .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
+      end
     end
   end
 end

@@ -110,8 +110,8 @@ class FastCycle:
 
     def respond(self, reply: Reply) -> None:
         """Answers, unless that is done already."""
-        body, content_type = wire.encode(reply.body)
-        if reply.status == 200 and not reply.headers and content_type == wire.JSON:
+        body, content_type = wire.encode(reply.body, self.head.form)
+        if reply.status == 200 and not reply.headers:
             self.respond_ok(body)
             return
         parts = [STATUS_LINE[reply.status]]
@@ -123,10 +123,11 @@ class FastCycle:
         self._send(b"".join(parts), body)
 
     def respond_ok(self, body: bytes) -> None:
-        """As `respond`, a 200 whose JSON is ready."""
+        """As `respond`, a 200 whose body is ready."""
         headers, size = self.protocol.server_state.default_headers, len(body)
-        head = OK_HEADS.of_size.get(size) if OK_HEADS.headers is headers else None
-        self._send(head or OK_HEADS.make(headers, size), body)
+        heads = OK_PACKED_HEADS if self.head.packed else OK_HEADS
+        head = heads.of_size.get(size) if heads.headers is headers else None
+        self._send(head or heads.make(headers, size), body)
 
     def _send(self, head: bytes, body: bytes) -> None:
         """Writes an answer; only drops it if there is one already, or the client has gone."""
@@ -146,10 +147,11 @@ class FastCycle:
 
 
 class _OkHeads:
-    """The heads of JSON 200s, by the size of the body, for as long as uvicorn's own headers are the
-    same: it makes a new list of them each second."""
+    """The heads of 200s of one content type, by the size of the body, for as long as uvicorn's own
+    headers are the same: it makes a new list of them each second."""
 
-    def __init__(self) -> None:
+    def __init__(self, content_type: str) -> None:
+        self._content_type = content_type.encode()
         self.headers: list[tuple[bytes, bytes]] = []
         self.of_size: dict[int, bytes] = {}
 
@@ -158,12 +160,12 @@ class _OkHeads:
         if self.headers is not headers or len(self.of_size) >= SIZES_MAX:
             self.headers, self.of_size = headers, {}
         text = b"".join(b"%b: %b\r\n" % header for header in headers)
-        made = STATUS_LINE[200] + text + b"content-length: %d\r\ncontent-type: application/json\r\n\r\n" % size
+        made = STATUS_LINE[200] + text + b"content-length: %d\r\ncontent-type: %b\r\n\r\n" % (size, self._content_type)
         self.of_size[size] = made
         return made
 
 
-OK_HEADS = _OkHeads()
+OK_HEADS, OK_PACKED_HEADS = _OkHeads(wire.JSON), _OkHeads(wire.MSGPACK)
 
 
 class FastProtocol(HttpToolsProtocol):

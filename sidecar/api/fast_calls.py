@@ -79,11 +79,11 @@ class FastService:
         if cycle.head.verb == "track":
             if quick.is_plain(decoded) and not result.replayed:
                 check_track.count_track(ctx, result, started)
-                cycle.respond_ok(quick.answer_track(decoded, result))
+                cycle.respond_ok(quick.answer_track(decoded, result, cycle.head.packed))
             else:
                 cycle.respond(check_track.track_reply(ctx, decoded, result, version, started))
             return
-        body = quick.answer_check(decoded, result, ctx.catalog.current) if version < (2, 0) else None
+        body = quick.answer_check(decoded, result, ctx.catalog.current, cycle.head.packed) if version < (2, 0) else None
         if body is None or result.replayed:
             cycle.respond(check_track.check_reply(ctx, decoded, result, version, started))
             return
@@ -96,11 +96,12 @@ class FastService:
         if ctx.health.log_full:
             return None
         catalog, data = ctx.catalog.current, bytes(cycle.body)
-        decoded = (quick.decode_check if head.verb == "check" else quick.decode_track)(data, head.key, head.version, catalog)
+        usual = quick.decode_check if head.verb == "check" else quick.decode_track
+        decoded = usual(data, head.key, head.version, catalog, head.packed)
         if decoded is not None:
             return decoded
         try:
-            body = wire.decode(data, wire.JSON)
+            body = wire.decode(data, head.form)
             if type(body) is not dict or any(body.get(name) is not None for name in UNUSUAL_FIELDS):
                 return None
             if head.verb == "track":
@@ -122,7 +123,7 @@ class FastService:
             return
 
         async def called() -> Any:
-            body = wire.decode(bytes(cycle.body), wire.JSON)
+            body = wire.decode(bytes(cycle.body), cycle.head.form)
             return await check_track.make(self._ctx, cycle.head.verb, decoded, body, cycle.head.version, started, resent=True)
 
         self._with_task(cycle, called())
@@ -132,7 +133,7 @@ class FastService:
 
         async def called() -> Any:
             call = Call(
-                ctx=self._ctx, body=wire.decode(bytes(cycle.body), wire.JSON), path={}, query={},
+                ctx=self._ctx, body=wire.decode(bytes(cycle.body), cycle.head.form), path={}, query={},
                 headers={"idempotency-key": cycle.head.key} if cycle.head.key else {}, version=cycle.head.version, env=cycle.head.env,
                 base_url="",
             )

@@ -19,6 +19,7 @@ HEADS_MAX = 2_000
 HEAD_BYTES_MAX = 1_000
 VERSIONS_MAX = 100
 END = b"\r\n\r\n"
+PACKED = wire.MSGPACK.encode()
 
 ROUTES = {
     path.encode(): verb
@@ -33,13 +34,20 @@ UNUSUAL = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"content-enco
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the head of a usual request says; `key` is its idempotency key, `length` its body's bytes."""
+    """What the head of a usual request says; `key` is its idempotency key, `length` its body's bytes;
+    `packed` that body and answer are MessagePack, not JSON."""
 
     verb: str
     version: tuple[int, int]
     env: str
     key: str | None
     length: int
+    packed: bool = False
+
+    @property
+    def form(self) -> str:
+        """The content type of body and answer."""
+        return wire.MSGPACK if self.packed else wire.JSON
 
 
 class Heads:
@@ -60,7 +68,8 @@ class Heads:
             return None
         env = key = None
         version = wire.DEFAULT_VERSION
-        length = content_type = None
+        length = None
+        content_type, accept = b"application/json", b""
         seen = set()
         for name, value in headers:
             if name not in LOOKED_AT:
@@ -77,8 +86,7 @@ class Heads:
             elif name == b"content-type":
                 content_type = value
             elif name == b"accept":
-                if b"msgpack" in value:
-                    return None
+                accept = value
             elif name == b"x-api-version":
                 known = self._version_of(value)
                 if known is None or known < wire.DEFAULT_VERSION:
@@ -88,9 +96,10 @@ class Heads:
                 key = value.decode("latin-1")
         if env is None or length is None or not 0 < length <= BODY_BYTES_MAX:
             return None
-        if content_type is not None and not content_type.startswith(b"application/json"):
+        packed = content_type == PACKED
+        if packed != (accept == PACKED) or (not packed and (b"msgpack" in accept or not content_type.startswith(b"application/json"))):
             return None
-        return Head(verb, version, env, key, length)
+        return Head(verb, version, env, key, length, packed)
 
     def remember(self, data: bytes, end: int, head: Head, body: bytes | bytearray) -> None:
         """Keeps the head in `data`, a chunk in which the parser found that head and `body` and nothing

@@ -166,7 +166,7 @@ def answer_check(decoded: Decoded, result: Result, catalog: Catalog, packed: boo
     found = templates.find(templates.form_of(packed), catalog, shown, blob) if blob else None
     if found is None:
         return None
-    template, balances = found
+    template, changing = found
     if said is None:
-        return template.allowed(call.customer_id, decoded.amount or 0, balances)
-    return template.answer(said, balances)
+        return template.allowed(call.customer_id, decoded.amount or 0, changing)
+    return template.answer(said, changing)

@@ -21,13 +21,10 @@ from .balance_views import balance_v12
 TEMPLATES_MAX = 20_000
 PLAIN_ROWS_MAX = 8
 NOT_PLAIN = layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN | layout.ROLLOVER
-FIRST_BALANCE = layout.COUNTS.size + 4
-"""Where the first bucket's balance is in a packed blob, after the bucket's number."""
-
 NOTHING_ELSE = b"\0\0\0\0\0"
 """The other bytes of the counts: fewer than 256 buckets, no slots, none archived."""
 
-HOLES = ("balance", "usage")
+HOLES = ("balance", "usage", "next_reset_at")
 HOLE = b"%b"
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -98,90 +95,123 @@ def form_of(packed: bool) -> Form:
     return PACKED if packed else JSON
 
 
-class _Shape(NamedTuple):
-    """Where the balances of so many buckets are in a blob, and everything else."""
+_COLD = layout.Row._fields[layout.HOT_WIDTH :]
+_OF_ITS_CUSTOMER = [_COLD.index(name) for name in ("anchor", "item", "created_at", "reset_at", "reset_over")]
+"""Columns that differ from customer to customer and are not shown."""
 
-    balances: struct.Struct
-    rest: tuple[slice, ...]
+
+class _Shape(NamedTuple):
+    """Where a blob of so many buckets has what changes (balance and next reset of each), the other
+    columns that every call reads, and the rest."""
+
+    changing: struct.Struct
+    fixed: tuple[slice, ...]
+    cold_at: int
+    unshown: tuple[int, ...]
 
     @classmethod
     def of(cls, rows: int) -> _Shape:
         """Of a blob of so many."""
-        starts = [FIRST_BALANCE + i * layout.HOT.size for i in range(rows)]
-        between = [slice(a + 8, b) for a, b in zip(starts, starts[1:])]
-        balances = struct.Struct(f">{layout.COUNTS.size}x" + f"4xq{layout.HOT.size - 12}x" * rows)
-        return cls(balances, (slice(0, FIRST_BALANCE), *between, slice(starts[-1] + 8, None)))
+        starts = [layout.COUNTS.size + i * layout.HOT.size for i in range(rows)]
+        return cls(
+            struct.Struct(f">{layout.COUNTS.size}x" + "4xq18xq8x" * rows),
+            tuple(part for at in starts for part in (slice(at + 12, at + 30), slice(at + 38, at + layout.HOT.size))),
+            layout.COUNTS.size + rows * layout.HOT.size,
+            tuple(row * len(_COLD) + column for row in range(rows) for column in _OF_ITS_CUSTOMER),
+        )
 
 
 _SHAPES = {rows: _Shape.of(rows) for rows in range(1, PLAIN_ROWS_MAX + 1)}
 
 
 class Template:
-    """The balance fields of one arrangement of buckets, with holes for what changes by use: balance
-    and usage, of the whole and then of each bucket in order."""
+    """The balance fields of one arrangement of buckets, with holes for what changes: balance and
+    usage, when the next reset is, of the whole and then of each bucket in order."""
 
-    __slots__ = ("_form", "_fields", "_text", "_allowed", "_granted", "_sum", "_unit", "_precision")
+    __slots__ = ("_form", "_fields", "_text", "_allowed", "_granted", "_sum", "_unit", "_precision", "_first_reset", "_resets")
 
-    def __init__(self, form: Form, feature: Feature, fields: list[tuple[bytes, bytes]], granted: list[int]):
+    def __init__(self, form: Form, feature: Feature, fields: list[tuple[bytes, bytes]], rows: Sequence[layout.Row], first_reset: bool):
         self._form, self._fields, self._text = form, len(fields), form.end(fields)
         said = {"allowed": True, "customer_id": HOLE, "required_balance": HOLE, "code": "feature_found", "feature_id": feature.id}
         self._allowed = form.begin(_pairs(form, said), len(fields)) + self._text
-        self._granted, self._sum = granted, sum(granted)
+        self._granted, self._sum = [row.granted for row in rows], sum(row.granted for row in rows)
         self._unit, self._precision = 10**feature.precision, feature.precision
+        self._first_reset, self._resets = first_reset, [bool(row.next_reset_at) for row in rows]
 
-    def allowed(self, customer_id: str, required: int | Decimal, balances: Sequence[int]) -> bytes:
+    def allowed(self, customer_id: str, required: int | Decimal, changing: Sequence[int]) -> bytes:
         """The answer where nothing is to be said but that the call is allowed by this feature."""
         encode = self._form.encode
-        return self._allowed % (encode(customer_id), encode(required), *self._numbers(balances))
+        return self._allowed % (encode(customer_id), encode(required), *self._numbers(changing))
 
-    def answer(self, said: dict[str, Any], balances: Sequence[int]) -> bytes:
+    def answer(self, said: dict[str, Any], changing: Sequence[int]) -> bytes:
         """The answer that begins with that."""
         encode = self._form.encode
         pairs = [(encode(name), encode(value)) for name, value in said.items()]
-        return self._form.begin(pairs, self._fields) + self._text % tuple(self._numbers(balances))
+        return self._form.begin(pairs, self._fields) + self._text % tuple(self._numbers(changing))
 
-    def _numbers(self, balances: Sequence[int]) -> list[bytes]:
-        total, number, unit, precision = sum(balances), self._form.number, self._unit, self._precision
-        numbers = [number(total, unit, precision), number(self._sum - total, unit, precision)]
-        for granted, balance in zip(self._granted, balances):
+    def _numbers(self, changing: Sequence[int]) -> list[bytes]:
+        number, unit, precision = self._form.number, self._unit, self._precision
+        balances, resets = changing[::2], changing[1::2]
+        total = sum(balances)
+        numbers = [number(min(filter(None, resets)), 1, 0)] if self._first_reset else []
+        numbers += (number(total, unit, precision), number(self._sum - total, unit, precision))
+        for granted, balance, reset, has_reset in zip(self._granted, balances, resets, self._resets):
             numbers.append(number(balance, unit, precision))
             numbers.append(number(granted - balance, unit, precision))
+            if has_reset:
+                numbers.append(number(reset, 1, 0))
         return numbers
 
 
 def find(form: Form, catalog: Catalog, feature: Feature, blob: bytes) -> tuple[Template, Sequence[int]] | None:
-    """The template of these packed buckets, and their balances; None if they are not plain."""
+    """The template of these packed buckets, and what changes of them; None if they are not plain. One
+    template does for all customers whose buckets are alike."""
     rows = blob[2]
     if not 0 < rows <= PLAIN_ROWS_MAX or blob[1:2] + blob[3:7] != NOTHING_ELSE:
         return None
     shape = _SHAPES[rows]
-    key = (form.content_type, feature.id, b"".join([blob[part] for part in shape.rest]))
+    changing = shape.changing.unpack_from(blob)
+    cold = msgpack.unpackb(blob[shape.cold_at :])
+    for place in shape.unshown:
+        cold[place] = 0
+    resets = [reset != 0 for reset in changing[1::2]]
+    key = (form.content_type, feature.id, b"".join([blob[part] for part in shape.fixed]), *resets, *cold)
     known = catalog.answer_templates
     template = known.get(key, known)
     if template is known:
-        template = _template(form, feature, blob)
-        if len(known) < TEMPLATES_MAX:
-            known[key] = template
-    return None if template is None else (template, shape.balances.unpack_from(blob))
+        template = _template(form, feature, layout.unpack(blob).rows)
+        if len(known) >= TEMPLATES_MAX:
+            known.clear()
+        known[key] = template
+    return None if template is None else (template, changing)
 
 
-def _template(form: Form, feature: Feature, blob: bytes) -> Template | None:
-    """The template of these buckets, from what the ordinary view says of them."""
-    rows = layout.unpack(blob).rows
+def _template(form: Form, feature: Feature, rows: Sequence[layout.Row]) -> Template | None:
+    """The template of these buckets, from what the ordinary view says of such with other numbers:
+    where it does not say the same, none."""
     if any(row.flags & NOT_PLAIN or row.expires_at or row.held or not (row.plan_id or row.interval) for row in rows):
         return None
-    view = balance_v12(feature, rows, None)
-    if len(view["breakdown"]) != len(rows):
-        return None
-    entries = [{name: HOLE if name in HOLES else value for name, value in entry.items()} for entry in view["breakdown"]]
+    others = [
+        row._replace(balance=7 * i + 1, next_reset_at=10**12 - i if row.next_reset_at else 0) for i, row in enumerate(rows)
+    ]
+    view = balance_v12(feature, others, None)
+    entries, first_reset = view["breakdown"], view["next_reset_at"] is not None
+    parts = []
+    for entry in entries:
+        pairs = _pairs(form, _with_holes(entry))
+        parts.append(form.begin(pairs[:1], len(pairs) - 1) + form.end(pairs[1:]))
     fields = []
-    for name, value in view.items():
-        if name == "breakdown":
-            entries_text = [form.begin(pairs[:1], len(pairs) - 1) + form.end(pairs[1:]) for pairs in (_pairs(form, e) for e in entries)]
-            fields.append((form.encode(name), form.array(entries_text)))
-        else:
-            fields += _pairs(form, {name: HOLE if name in HOLES else value})
-    return Template(form, feature, fields, [row.granted for row in rows])
+    for name, value in _with_holes(view).items():
+        fields += [(form.encode(name), form.array(parts))] if name == "breakdown" else _pairs(form, {name: value})
+    if len(entries) != len(rows) or list(view)[:3] != ["interval", "interval_count", "next_reset_at"]:
+        return None
+    template = Template(form, feature, fields, others, first_reset)
+    changing = [number for row in others for number in (row.balance, row.next_reset_at)]
+    return template if template.answer({"": 0}, changing) == form.encode({"": 0, **view}) else None
+
+
+def _with_holes(said: dict[str, Any]) -> dict[str, Any]:
+    return {name: HOLE if name in HOLES and value is not None else value for name, value in said.items()}
 
 
 def _pairs(form: Form, said: dict[str, Any]) -> list[tuple[bytes, bytes]]:

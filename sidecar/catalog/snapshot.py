@@ -82,7 +82,7 @@ class Catalog:
         return {}
 
     @cached_property
-    def answer_templates(self) -> dict[tuple[str, bytes], Any]:
+    def answer_templates(self) -> dict[tuple[Any, ...], Any]:
         """Beginnings of answers about buckets, kept with the catalog they were made from."""
         return {}
 
