@@ -1,7 +1,7 @@
 """How fast the sidecar is, beside what the machine can do and what people do today.
 
     python -m loadtests.bench             everything, about half an hour
-    python -m loadtests.bench --quick     everything, short, about five minutes
+    python -m loadtests.bench --quick     everything, short, about ten minutes
     python -m loadtests.bench --only http,script
     python -m loadtests.bench --publish   and renews docs/: tables, pictures, history
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -25,13 +24,13 @@ from typing import Any
 
 from . import publish, report
 from .floors.start import TITLES
-from .machine import machine, subject
-from .parts import Options, arrivals, batch, http, memory, scale, script, start, sync, uds, workers
+from .machine import load_averages, machine, subject
+from .parts import Options, arrivals, batch, cost, http, memory, scale, script, start, sync, uds, workers
 from .progress import Progress
 
 PARTS: dict[str, ModuleType] = {
     "http": http, "open": arrivals, "script": script, "batch": batch, "uds": uds, "workers": workers, "sync": sync,
-    "memory": memory, "scale": scale, "start": start,
+    "memory": memory, "scale": scale, "cost": cost, "start": start,
 }
 ROUNDS, SECONDS, CUSTOMERS = 5, 2.0, 1_000_000
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_CUSTOMERS = 2, 1.0, 20_000
@@ -71,9 +70,9 @@ def _names(known: dict[str, Any]) -> Any:
 
 def measured(name: str, options: Options) -> dict[str, Any]:
     """The result of a part, and on what it was measured."""
-    about = {**subject(), "machine": machine(), "load_before": os.getloadavg(), "rounds": options.rounds}
+    about = {**subject(), "machine": machine(), "load_before": load_averages(), "rounds": options.rounds}
     result = PARTS[name].run(options)
-    return {**about, "load_after": os.getloadavg(), **result}
+    return {**about, "load_after": load_averages(), **result}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,32 +1,21 @@
 """What a check or a track costs Redis, against how much the customer holds.
 
-    python -m loadtests.flat_cost
-
 Customers of growing size are put into a Valkey of its own by the shipped scripts: features held,
 entities, top-ups bought (used up and archived as the worker does), and buckets of the very feature
 that is called. The same calls are then made for each size, in turns, and Redis' own count of the time
-its scripts took (`INFO commandstats`) is read around them. Medians over the rounds go to
-docs/cost.json, and drawn to docs/cost.svg. docs/performance.md says how to read them.
+its scripts took (`INFO commandstats`) is read around them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable
 
 from sidecar.domain import layout
 from sync.tidy import DRAINED_KEPT, NUMBERS_PER_STEP
 
-from . import plots
-from .machine import DOCS, machine
 from .stage import CALLS, PLENTY, Call, Stage, bucket, top_up
-from .valkeys import valkey
 
 SMALL = 10
 """Units of a top-up that is used up."""
@@ -114,10 +103,11 @@ def slope_us(found: dict[int, list[float]]) -> float:
     return statistics.linear_regression(sizes, [statistics.median(found[size]) for size in sizes]).slope
 
 
-def results(stage: Stage, rounds: int) -> dict[str, Any]:
+def results(stage: Stage, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything measured: per series and kind of call, the medians by size, the ratio, the slope."""
     measures: dict[str, Any] = {}
     for name, series in SERIES.items():
+        say(series.title)
         names = {size: series.put(stage, size) for size in series.sizes}
         lines = {}
         for kind, call in series.calls.items():
@@ -128,30 +118,3 @@ def results(stage: Stage, rounds: int) -> dict[str, Any]:
             }
         measures[name] = {"title": series.title, "unit": series.unit, "calls": lines}
     return measures
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.flat_cost", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--json", type=Path, default=DOCS / "cost.json")
-    parser.add_argument("--svg", type=Path, default=DOCS / "cost.svg")
-    args = parser.parse_args(argv)
-    load_before = os.getloadavg()
-    with valkey() as client:
-        measures = results(Stage(client), args.rounds)
-        version = client.info("server").get("valkey_version", client.info("server")["redis_version"])
-    result = {
-        "machine": machine(), "valkey": version, "load_before": load_before, "load_after": os.getloadavg(),
-        "rounds": args.rounds, "calls_a_round": CALLS, "measures": measures,
-    }
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
-    args.svg.write_text(plots.cost(measures))
-    for name, measure in measures.items():
-        for kind, line in measure["calls"].items():
-            print(f"{name:9} {kind:22} {line['us']}  ratio {line['ratio']}  {line['us_for_one_more']} us for one more")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

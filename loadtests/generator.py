@@ -87,6 +87,7 @@ class Load:
         self._free: list[Connection] = []
         self._waiting: deque[int] = deque()
         self._in_flight = 0
+        self._all_sent = False
         self.answered = 0
         self.latencies_ns: list[int] = []
         self.late_ns: list[int] = []
@@ -124,7 +125,12 @@ class Load:
                 self._free.append(connection)
         elif now_ns < self._end_ns:
             self._send(connection, now_ns)
-        if self._in_flight == 0 and now_ns >= self._end_ns and not self.ended.done():
+        else:
+            self._all_sent = True
+        self._end_if_answered()
+
+    def _end_if_answered(self) -> None:
+        if self._all_sent and self._in_flight == 0 and not self.ended.done():
             self.ended.set_result(None)
 
     def _counts(self, connection: Connection, now_ns: int) -> bool:
@@ -141,7 +147,7 @@ class Load:
     def _arrive(self) -> None:
         """Sends what has become due. Looks without a pause: the loop's timers are a millisecond coarse."""
         now_ns = time.monotonic_ns()
-        while self._due_ns <= min(now_ns, self._end_ns):
+        while self._due_ns <= now_ns and self._due_ns < self._end_ns:
             if self._free:
                 self._send(self._free.pop(), self._due_ns)
             else:
@@ -149,8 +155,9 @@ class Load:
             self._due_ns += int(1e9 / self._rate_per_s)
         if self._due_ns < self._end_ns:
             self._loop.call_soon(self._arrive)
-        elif self._in_flight == 0 and not self.ended.done():
-            self.ended.set_result(None)
+        else:
+            self._all_sent = True
+            self._end_if_answered()
 
 
 async def run(job: dict[str, Any], wait: Callable[[], object]) -> dict[str, Any]:

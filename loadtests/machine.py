@@ -13,6 +13,7 @@ import sidecar
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+MEASURED = ("sidecar", "sync", "lua")
 
 
 def machine() -> dict[str, Any]:
@@ -25,11 +26,17 @@ def machine() -> dict[str, Any]:
 
 
 def subject() -> dict[str, str]:
-    """What was measured, and when: version, commit ("+" behind it where files differ from it), date."""
+    """What was measured, and when: version, commit ("+" behind it where the sidecar's files differ from it), date."""
+    changed = "+" if _git("status", "--porcelain", "--", *MEASURED) else ""
     return {
-        "version": sidecar.__version__, "commit": _git("describe", "--always", "--dirty=+", "--exclude=*"),
+        "version": sidecar.__version__, "commit": _git("rev-parse", "--short", "HEAD") + changed,
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
+
+
+def load_averages() -> list[float]:
+    """How busy the machine is: over one, five and fifteen minutes."""
+    return [round(average, 1) for average in os.getloadavg()]
 
 
 def _git(*words: str) -> str:

@@ -17,7 +17,7 @@ RUNS_NAMED = 5
 
 
 def cost(measures: Mapping[str, Any]) -> str:
-    """What flat_cost measured: a panel for each series, a line for each kind of call."""
+    """Microseconds against what is held: a panel for each series, a line for each kind of call."""
     panels = []
     for measure in measures.values():
         lines = {

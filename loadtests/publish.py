@@ -35,7 +35,8 @@ def publish(parts: Mapping[str, ModuleType], measured: Mapping[str, Any]) -> Non
     FOLDER.mkdir(exist_ok=True)
     results = {**latest(), **{name: {key: value for key, value in of.items() if key != RAW} for name, of in measured.items()}}
     results = {name: results[name] for name in parts if name in results}
-    LATEST.write_text(json.dumps(results, indent=1) + "\n")
+    lines = (f"{json.dumps(name)}: {json.dumps(of)}" for name, of in results.items())
+    LATEST.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     history = _recorded(parts, measured)
     HISTORY.write_text(json.dumps(history, indent=1) + "\n")
     _draw(results, history)
@@ -48,6 +49,8 @@ def _recorded(parts: Mapping[str, ModuleType], measured: Mapping[str, Any]) -> l
     newest = list(measured.values())[-1]
     run = {name: newest[name] for name in ("version", "commit", "date", "machine", "load_before", "load_after")}
     goals = {goal.name: round(goal.measured, 3) for goal in report.goals(parts, measured)}
+    if not goals:
+        return history
     if history and history[-1]["commit"] == run["commit"]:
         goals = {**history.pop()["goals"], **goals}
     return [*history, {**run, "goals": goals}]
@@ -59,6 +62,8 @@ def _draw(results: Mapping[str, Any], history: list[dict[str, Any]]) -> None:
         pictures["throughput"] = plots.throughput(results["http"])
     if "http" in results or "open" in results:
         pictures["latency"] = plots.latency(results.get("http"), results.get("open"))
+    if "cost" in results:
+        pictures["cost"] = plots.cost(results["cost"]["measures"])
     if "scale" in results:
         pictures["customers"] = plots.customers(results["scale"])
     for name, picture in pictures.items():

@@ -44,10 +44,15 @@ def cost(client: redis.Redis, commands: Sequence[Command]) -> Cost:
         answers = [answer for batch, count in batches for answer in _answers(sock, batch, count)]
         took_s = _main_thread_s(client) - before_s
         script_us = float(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
+    require_done(answers)
+    return Cost(took_s / len(commands) * 1e6, script_us)
+
+
+def require_done(answers: Sequence[Any]) -> None:
+    """Raises RuntimeError where a script has refused, or failed."""
     for answer in answers:
         if isinstance(answer, Exception) or (isinstance(answer, list) and answer[0] in REFUSALS):
             raise RuntimeError(f"not done: {answer}")
-    return Cost(took_s / len(commands) * 1e6, script_us)
 
 
 def _answers(sock: socket.socket, batch: bytes, count: int) -> list[Any]:

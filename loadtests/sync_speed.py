@@ -41,8 +41,9 @@ from sidecar.store import customers, idempotency, migrate, outbox, partitions, t
 from sidecar.store.db import Store
 from sync.carry import Carrier
 
-from .bench import machine
-from .flat_cost import bucket, top_up, valkey
+from .machine import machine
+from .stage import bucket, top_up
+from .valkeys import valkey
 
 ROOT = Path(__file__).resolve().parent.parent
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")

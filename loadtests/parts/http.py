@@ -93,7 +93,7 @@ def _percentiles(windows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Three tables: throughput, ratios to each floor, latency and processor time."""
+    """Throughput, latency and processor time of each; the ratios to each floor; where the time of a call goes."""
     rows = result["rows"]
     names = list(rows[0]["found"])
     others = [name for name in names if name != OURS]
@@ -112,10 +112,11 @@ def table(result: dict[str, Any]) -> str:
     ):
         lines = [[shown, *cells(name, figure, scale, digits)] for name, shown in zip(names, titles)]
         parts.append(markdown([title, *head], lines))
-    lines = [
-        [TITLES[name], *(with_range(row["found"][name]["ratio"]["requests_per_s"]) for row in rows)] for name in others
-    ]
-    parts.append(markdown(["Sidecar's requests a second ÷ those of", *head], lines))
+    for title, figure in (
+        ("Sidecar's requests a second ÷ those of", "requests_per_s"), ("Sidecar's processor time a call ÷ that of", "cpu_us"),
+    ):
+        lines = [[TITLES[name], *(with_range(row["found"][name]["ratio"][figure]) for row in rows)] for name in others]
+        parts.append(markdown([title, *head], lines))
     parts.append(markdown([f"The sidecar's processes, µs a call, {SPENT_CONNECTIONS} connections", *PROCESSES], [
         [verb, *(f"{us:.0f}" for us in spent.values())] for verb, spent in result["spent_us"].items()
     ]))

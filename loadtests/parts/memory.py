@@ -11,6 +11,7 @@ from sidecar.catalog.model import Feature
 from sidecar.catalog.snapshot import Catalog
 from sidecar.engine import keys
 
+from ..script_cost import require_done
 from ..spread import markdown
 from ..stage import Stage, bucket, top_up
 from ..valkeys import embedded
@@ -60,7 +61,7 @@ def _all(stage: Stage, names: list[str], key: str = "") -> None:
     for number, name in enumerate(names):
         more = {"idempotency_key": f"{key}-{number:08}"} if key else {}
         pipe.execute_command(*stage.asked("track", {"customer_id": name, "feature_id": FEATURES[0], **more}))
-    assert all(isinstance(answer, bytes) for answer in pipe.execute())  # brief: each the id of an entry
+    require_done(pipe.execute())
 
 
 def _used(client: redis.Redis) -> int:
