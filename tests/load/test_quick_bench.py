@@ -1,6 +1,7 @@
-"""The benchmark's quick form. It fails only where the sidecar has become grossly slower than it is meant
-to be, half of what docs/performance.md asks for: what is compared runs in turns, and of several short
-windows the best of each side count, for machines that do other work meanwhile.
+"""The benchmark's quick form. It fails only where the sidecar has become grossly slower: below half of
+what docs/performance.md asks for over HTTP, well above what scripts cost when this was written. What is
+compared runs in turns, and of several short windows the best of each side count, for machines that do
+other work meanwhile.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ the sync worker take their share of the first, which says nothing of the HTTP wo
 HTTP_RATE_MIN = 0.25
 """Of its rate in any case: a call that waits for nothing takes no processor time."""
 SCRIPT_ATTEMPTS, SCRIPT_ROUNDS, SCRIPT_CALLS = 3, 5, 1000
-SCRIPT_MAX = {"track": 3.2, "track with key": 4.0, "check": 3.0}
-"""Times the least script that reads, writes and logs as much."""
+SCRIPT_MAX = {"track": 4.0, "track with key": 5.6, "check": 4.2}
+"""Times the least script that reads, writes and logs as much; 2.8, 4.0 and 3.0 when this was written."""
 
 
 def test_http_is_not_far_below_the_bare_framework() -> None:
