@@ -223,6 +223,7 @@ async def lags(stage: Stage, start: Any, rate_per_s: float, seconds: float) -> d
             await asyncio.sleep(POLL_S)
             await look()
         found_s.clear()
+        cpu = worker.cpu_s()
         began, calls, made = time.monotonic(), set(), 0
         looked = began
         while (now := time.monotonic()) < began + seconds:
@@ -240,6 +241,7 @@ async def lags(stage: Stage, start: Any, rate_per_s: float, seconds: float) -> d
         while any(waiting.values()):
             await asyncio.sleep(POLL_S)
             await look()
+        cpu = worker.cpu_s() - cpu
     finally:
         worker.stop()
     await stage.check()
@@ -247,6 +249,7 @@ async def lags(stage: Stage, start: Any, rate_per_s: float, seconds: float) -> d
     return {
         "entries": made, "calls_per_s": round(made_per_s), "lag_p50_ms": round(ranks[49] * 1000),
         "lag_p99_ms": round(ranks[98] * 1000), "lag_max_ms": round(max(found_s) * 1000),
+        "worker_us_per_entry": round(cpu / made * 1e6, 1),
     }
 
 

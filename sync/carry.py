@@ -21,6 +21,7 @@ from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, CursorConflict, Place
 
 from .apply import Applied, Decoded, LogGap, SqlBehind, apply_decoded, batch_max, decoded
+from .calls import run_all
 from .reader import Portion, Reader
 
 log = structlog.get_logger()
@@ -31,8 +32,7 @@ TRIM_EVERY = 200
 STOPPED_RETRY_S = 5.0
 CONFLICT_PAUSE_MAX_S = 0.1
 PAUSE_S = 0.02
-"""Between two looks at the log, so that a batch has more than a call or two; and between two batches on
-SQLite, so that others who write get their turn: its lock has no queue."""
+"""After a batch on SQLite, so that others who write get their turn: its lock has no queue."""
 
 
 class Carrier:
@@ -74,7 +74,6 @@ class Carrier:
             self.stopped.pop(p, None)  # nothing left to read
         done = await self._carry(busy, stop)
         await self._tell()
-        await asyncio.sleep(PAUSE_S if busy else 0.0)
         return done
 
     async def _carry(self, busy: Sequence[int], stop: asyncio.Event) -> int:
@@ -97,7 +96,7 @@ class Carrier:
                 if batch.entries:
                     done += await self._apply(batch)
                     await self._trim(portion.ps)
-                if self._store.is_sqlite and ahead is not None:
+                if self._store.is_sqlite:
                     await asyncio.sleep(PAUSE_S)
         finally:
             if ahead is not None:
@@ -150,13 +149,10 @@ class Carrier:
         if not due:
             return
         connection = await self._engine.connected()
-        await asyncio.gather(*(
-            connection.script(
-                scripts.TRIM, (keys.meta(p), keys.log(p)),
-                (self._places[p].generation, connection.run_id, *_may_go(cursor)),
-            )
+        await run_all(connection, scripts.TRIM, [
+            ((keys.meta(p), keys.log(p)), (self._places[p].generation, connection.run_id, *_may_go(cursor)))
             for p, cursor in due.items()
-        ))
+        ])
         self._trimmed.update(due)
 
     def _stop(self, p: int, reason: str) -> None:

@@ -20,6 +20,7 @@ from sidecar.store import buckets, customers, holds, idempotency, outbox, partit
 from sidecar.store.db import Store
 
 from . import tidy
+from .calls import send_all
 
 log = structlog.get_logger()
 STEP_AGE_MS = 1000
@@ -102,11 +103,9 @@ class Duties:
         """Ends the open holds past their end of the customers in Redis; how many. What a hold has
         goes back once: a caller who settles it meanwhile was first."""
         now_ms = await self._engine.now_ms()
-        connection = await self._engine.connected()  # a client for tools takes four times as long
-        found = await asyncio.gather(*(
-            connection.call("ZRANGEBYSCORE", keys.holds(p), "-inf", now_ms, "LIMIT", 0, HOLDS_PER_PARTITION)
-            for p in range(self._count)
-        ))
+        found = await send_all(await self._engine.connected(), [
+            ("ZRANGEBYSCORE", keys.holds(p), "-inf", now_ms, "LIMIT", 0, HOLDS_PER_PARTITION) for p in range(self._count)
+        ])
         due = [member.decode().split("\0", 1) for members in found for member in members]
         await self._each((lambda one=one: expire_hold(self._engine, *one)) for one in due)
         return len(due)

@@ -5,7 +5,6 @@ The place to read from is the caller's to keep: it comes from SQL, never from Re
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
@@ -13,6 +12,7 @@ from sidecar.engine import keys, scripts
 from sidecar.engine.engine import Engine
 from sidecar.store.partitions import Cursor, Place
 
+from .calls import run_all
 from .rows import Entry
 
 ENTRIES_MAX = 200
@@ -65,13 +65,9 @@ class Reader:
         ps = busy[: max(1, size // self._likely)]
         count = max(1, size // len(ps))
         connection = await self._engine.connected()
-        answers = await asyncio.gather(*(
-            connection.script(
-                scripts.READ, (keys.meta(p), keys.log(p)),
-                (places[p].generation, connection.run_id, *places[p].cursor, count),
-            )
-            for p in ps
-        ))
+        answers = await run_all(connection, scripts.READ, [
+            ((keys.meta(p), keys.log(p)), (places[p].generation, connection.run_id, *places[p].cursor, count)) for p in ps
+        ])
         portion = Portion(ps, [], [], [])
         for p, (code, *rest) in zip(ps, answers):
             if code == b"STALE":

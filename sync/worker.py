@@ -22,6 +22,10 @@ from .duties import Duties
 
 log = structlog.get_logger()
 BLOCK_MS = 250
+GATHER_S = 0.05
+"""After little was there to carry, so that the next batch is worth its transaction."""
+LITTLE = 500
+"""Entries: half a batch."""
 WAIT_MIN_S, WAIT_MAX_S = 0.05, 2.0
 OPEN_S, PROJECT_S, RESET_S, HOLD_S, TIDY_S, FORGET_S = 1.0, 0.5, 0.5, 0.25, 2.0, 5.0
 FATAL = (migrate.SchemaTooNew, partitions.PartitionCountDiffers)
@@ -67,10 +71,15 @@ async def _work(settings: Settings, engine: Engine, store: Store, stop: asyncio.
         ("sweep_deleted", duties.sweep_deleted, RESET_S),
         ("forget_keys", duties.forget_keys, FORGET_S),
     ]
+
+    async def carry() -> None:
+        if await carrier.turn(stop, BLOCK_MS) < LITTLE:
+            await _pause(stop, GATHER_S)
+
     log.info("sync_started", partitions=settings.partitions)
     beside = [asyncio.create_task(_keep(name, once, stop, pause_s)) for name, once, pause_s in loops]
     try:
-        await _keep("carry", lambda: carrier.turn(stop, BLOCK_MS), stop, 0.0)
+        await _keep("carry", carry, stop, 0.0)
     finally:
         for task in beside:
             task.cancel()
