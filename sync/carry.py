@@ -15,13 +15,13 @@ import structlog
 
 from sidecar.clock import real_now_ms
 from sidecar.engine import keys, scripts
+from sidecar.engine.calls import run_all
 from sidecar.engine.engine import Engine
 from sidecar.store import partitions, settings_kv
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, CursorConflict, Place
 
 from .apply import Applied, Decoded, LogGap, SqlBehind, apply_decoded, batch_max, decoded
-from .calls import run_all
 from .reader import Portion, Reader
 
 log = structlog.get_logger()

@@ -14,13 +14,13 @@ from typing import Awaitable, Callable, Hashable, Iterable
 import structlog
 
 from sidecar.engine import keys
+from sidecar.engine.calls import send_all
 from sidecar.engine.engine import Engine
 from sidecar.engine.holds import expire_hold
 from sidecar.store import buckets, customers, holds, idempotency, outbox, partitions
 from sidecar.store.db import Store
 
 from . import tidy
-from .calls import send_all
 
 log = structlog.get_logger()
 STEP_AGE_MS = 1000

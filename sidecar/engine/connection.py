@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 import hiredis
 import structlog
@@ -81,27 +81,6 @@ class Connection(asyncio.Protocol):
                 future.set_result(reply)
 
         self.send(parts, done)
-        return future
-
-    def calls(self, commands: Sequence[tuple[Any, ...]]) -> asyncio.Future[list[Any]]:
-        """The replies of many commands, in order, with one wait for all. Raises the first exception
-        among them."""
-        future, replies = self._loop.create_future(), list[Any]()
-
-        def done(reply: Any) -> None:
-            replies.append(reply)
-            if len(replies) < len(commands) or future.done():
-                return
-            failed = next((one for one in replies if isinstance(one, Exception)), None)
-            if failed is None:
-                future.set_result(replies)
-            else:
-                future.set_exception(failed)
-
-        for command in commands:
-            self.send(command, done)
-        if not commands:
-            future.set_result(replies)
         return future
 
     def run_script(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...], done: Done) -> None:

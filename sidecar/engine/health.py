@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, select
 from ..store import partitions as partition_rows, settings_kv
 from ..store.tables import sync_rejected
 from . import keys
+from .calls import send_all
 from .connection import Connection as Redis
 from .errors import EngineError
 from .partitions import opening_base
@@ -86,13 +87,13 @@ class Health:
         """While SQL does not answer, against its cursors as last seen: they cannot be further back."""
         connection = await self.engine.connected()
         count = self.engine.settings.partitions
-        lengths = await connection.calls([("XLEN", keys.log(p)) for p in range(count)])
+        lengths = await send_all(connection, [("XLEN", keys.log(p)) for p in range(count)])
         cursors = self._cursors
         if not cursors:
             self.log = LogState(sum(lengths), self.log.behind, self.log.behind_s, rejected)
             return
         held = [p for p in range(count) if lengths[p]]
-        newest = await connection.calls([("XREVRANGE", keys.log(p), "+", "-", "COUNT", 1) for p in held])
+        newest = await send_all(connection, [("XREVRANGE", keys.log(p), "+", "-", "COUNT", 1) for p in held])
         behind = 0
         for p, entries in zip(held, newest):
             if entries:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..store import customers, partitions as partition_rows
 from ..store.partitions import Opening
 from . import keys, scripts
+from .calls import send_all
 from .connection import Connection
 from .errors import PartitionRefused, StoreUnavailable
 
@@ -112,7 +113,7 @@ class Partitions:
         except SQLAlchemyError as problem:
             log.warning("sql_unavailable", error=str(problem).splitlines()[0])
             newest = {}
-        metas = await connection.calls([("HMGET", keys.meta(p), "gen", "run") for p in ps])
+        metas = await send_all(connection, [("HMGET", keys.meta(p), "gen", "run") for p in ps])
         closed = []
         for p, (generation, run_id) in zip(ps, metas):
             opened = generation is not None and run_id == connection.run_id

@@ -6,8 +6,8 @@ import asyncio
 from functools import partial
 from typing import Any, Callable, Sequence
 
-from sidecar.engine.connection import Connection, Done
-from sidecar.engine.scripts import Script
+from .connection import Connection, Done
+from .scripts import Script
 
 
 async def run_all(connection: Connection, script: Script, calls: Sequence[tuple[tuple[bytes, ...], tuple[Any, ...]]]) -> list[Any]:
