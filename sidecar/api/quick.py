@@ -54,7 +54,7 @@ def decode_check(
     """The call in a check body with nothing but the most common fields; `packed` in MessagePack."""
     try:
         body = (_packed_check_decoder if packed else _check_decoder).decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return _check(body, key_header, catalog) if packed or data.isascii() else None
 
@@ -65,7 +65,7 @@ def decode_track(
     """The call in a track body with nothing but the most common fields; `packed` in MessagePack."""
     try:
         body = (_packed_track_decoder if packed else _track_decoder).decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return _track(body, key_header, version < SHOWS_BALANCES, catalog) if packed or data.isascii() else None
 
@@ -147,7 +147,7 @@ def is_plain(decoded: Decoded) -> bool:
 
 def answer_track(decoded: Decoded, result: Result, packed: bool = False) -> bytes:
     """The body of a plain track; `packed` in MessagePack."""
-    return templates.form_of(packed).encode({
+    return (templates.PACKED if packed else templates.JSON).encode({
         "customer_id": decoded.spend.customer_id, "id": result.event_id, "code": "event_received",
         "feature_id": decoded.feature_id,
     })
@@ -163,7 +163,10 @@ def answer_check(decoded: Decoded, result: Result, catalog: Catalog, packed: boo
     else:
         said, shown = check_head(decoded, result, catalog, (1, 2))
         blob = result.blobs[result.fields.index(shown.id)]
-    found = templates.find(templates.form_of(packed), catalog, shown, blob) if blob else None
+    kept = catalog.answer_templates
+    if "1.2" not in kept:
+        kept["1.2"] = templates.Templates()
+    found = kept["1.2"].find(templates.PACKED if packed else templates.JSON, shown, blob)
     if found is None:
         return None
     template, changing = found

@@ -90,11 +90,6 @@ JSON, PACKED = _Json(), _Packed()
 Form = _Json | _Packed
 
 
-def form_of(packed: bool) -> Form:
-    """The form of an answer."""
-    return PACKED if packed else JSON
-
-
 _COLD = layout.Row._fields[layout.HOT_WIDTH :]
 _OF_ITS_CUSTOMER = [_COLD.index(name) for name in ("anchor", "item", "created_at", "reset_at", "reset_over")]
 """Columns that differ from customer to customer and are not shown."""

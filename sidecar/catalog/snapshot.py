@@ -82,8 +82,8 @@ class Catalog:
         return {}
 
     @cached_property
-    def answer_templates(self) -> dict[tuple[Any, ...], Any]:
-        """Beginnings of answers about buckets, kept with the catalog they were made from."""
+    def answer_templates(self) -> dict[str, Any]:
+        """What is kept ready of answers, by what it is of; it goes with the catalog it was made from."""
         return {}
 
     @cached_property

@@ -103,7 +103,7 @@ def packed_bodies(draw: st.DrawFn) -> bytes:
         parts.append(msgpack.packb(json.loads(f'"{name}"') if draw(st.integers(0, 19)) else name.encode()))
         try:
             parts.append(msgpack.packb(json.loads(text), unicode_errors="surrogatepass"))
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, RecursionError):
             parts.append(msgpack.packb(text, unicode_errors="surrogatepass"))
     return b"".join(parts) + draw(st.sampled_from([b"", b"", b"", b"\0"]))
 
@@ -136,6 +136,7 @@ HEADERS = st.lists(
 
 
 PACKED = [(b"content-type", b"application/msgpack"), (b"accept", b"application/msgpack")]
+PACKED_LINES = [name + b": " + value for name, value in PACKED]
 
 
 @st.composite
@@ -280,6 +281,8 @@ def test_random_requests_are_answered_alike(worlds: Worlds) -> None:
     @example(request(C % (b"1" * 41 + b',"value":2'), "/v1/track"))
     @example(request(C % b'1,"customer_id":null', "/v1/track"))
     @example(request(b'{"customer_id":"c\x7f","feature_id":"msg"}', "/v1/check"))
+    @example(request(b'{"customer_id":"c","feature_id":"\xed\xa0\x80"}', "/v1/check"))
+    @example(request(b"\x82\xabcustomer_id\xa1c\xaafeature_id\xa3\xed\xa0\x80", "/v1/check", *PACKED_LINES))
     @example(request(b'{"customer_id":"c","feature_id":"fine","required_balance":0.30001,"send_event":true}'))
     @example(request(C % b'1,"idempotency_key":"k"', "/v1/track", b"idempotency-key: k"))
     @example(request(C % b'1,"idempotency_key":"k"', "/v1/track", b"idempotency-key: l"))
@@ -320,7 +323,7 @@ def test_the_common_calls_are_answered_alike_at_every_version(worlds: Worlds) ->
                         {"value": 10**15}, {"customer_id": "new"}, {"customer_id": "newer", "customer_data": {"name": "x"}},
                     ):
                         body = {"customer_id": "c", "feature_id": feature, **fields}
-                        for data, headers in ((body, []), (msgpack.packb(body), [name + b": " + value for name, value in PACKED])):
+                        for data, headers in ((body, []), (msgpack.packb(body), PACKED_LINES)):
                             answer = worlds.run(request(data, f"/v1/{verb}", b"x-api-version: " + version, *headers))
                             assert answer is not None
                             seen.add(answer.status)

@@ -75,14 +75,16 @@ def test_customers_whose_buckets_are_alike_share_a_template(packed: bool) -> Non
         decoded, result = checked(FEATURES[0], layout.pack(pair))
         expected = wire.encode(answer_check(decoded, result, catalog, (1, 2)), wire.MSGPACK if packed else wire.JSON)[0]
         assert quick.answer_check(decoded, result, catalog, packed) == expected
-    assert len(catalog.answer_templates) == 1
+    assert len(catalog.answer_templates["1.2"].known) == 1
 
 
 def test_templates_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "TEMPLATES_MAX", 10)
+    monkeypatch.setattr(templates, "COLDS_MAX", 10)
     catalog = Catalog.of(1, FEATURES, ())
     for granted in range(100):
-        row = Row(1, 1, granted, 0, -1, NOW_MS, 0, NOW_MS, 5, 1, "", "pro", 0, 1, 1, 0, 0, "")
+        row = Row(1, 1, granted, 0, -1, NOW_MS, 0, NOW_MS + granted, 5, 1, "", "pro", 0, 1, 1, 0, 0, "")
         decoded, result = checked(FEATURES[0], layout.pack([row]))
         assert quick.answer_check(decoded, result, catalog) is not None
-        assert len(catalog.answer_templates) <= 10
+        assert len(catalog.answer_templates["1.2"].known) <= 10
+        assert len(catalog.answer_templates["1.2"]._colds) <= 10
