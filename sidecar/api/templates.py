@@ -12,20 +12,18 @@ import msgpack
 import msgspec
 
 from ..catalog.model import Feature
-from ..catalog.snapshot import Catalog
 from ..domain import layout
 from ..domain.quantities import unscale
 from . import wire
 from .balance_views import balance_v12
 
 TEMPLATES_MAX = 20_000
+COLDS_MAX = 50_000
 PLAIN_ROWS_MAX = 8
 NOT_PLAIN = layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN | layout.ROLLOVER
-NOTHING_ELSE = b"\0\0\0\0\0"
-"""The other bytes of the counts: fewer than 256 buckets, no slots, none archived."""
-
 HOLES = ("balance", "usage", "next_reset_at")
 HOLE = b"%b"
+MISSING: Any = object()
 Pairs = Iterable[tuple[bytes, bytes]]
 
 
@@ -116,7 +114,8 @@ class _Shape(NamedTuple):
         )
 
 
-_SHAPES = {rows: _Shape.of(rows) for rows in range(1, PLAIN_ROWS_MAX + 1)}
+_SHAPES = {layout.COUNTS.pack(layout.FORMAT, rows, 0, 0, 0, 0): _Shape.of(rows) for rows in range(1, PLAIN_ROWS_MAX + 1)}
+"""By how a blob begins that has so many buckets, no slots and none archived."""
 
 
 class Template:
@@ -158,27 +157,42 @@ class Template:
         return numbers
 
 
-def find(form: Form, catalog: Catalog, feature: Feature, blob: bytes) -> tuple[Template, Sequence[int]] | None:
-    """The template of these packed buckets, and what changes of them; None if they are not plain. One
-    template does for all customers whose buckets are alike."""
-    rows = blob[2]
-    if not 0 < rows <= PLAIN_ROWS_MAX or blob[1:2] + blob[3:7] != NOTHING_ELSE:
-        return None
-    shape = _SHAPES[rows]
-    changing = shape.changing.unpack_from(blob)
-    cold = msgpack.unpackb(blob[shape.cold_at :])
-    for place in shape.unshown:
-        cold[place] = 0
-    resets = [reset != 0 for reset in changing[1::2]]
-    key = (form.content_type, feature.id, b"".join([blob[part] for part in shape.fixed]), *resets, *cold)
-    known = catalog.answer_templates
-    template = known.get(key, known)
-    if template is known:
-        template = _template(form, feature, layout.unpack(blob).rows)
-        if len(known) >= TEMPLATES_MAX:
-            known.clear()
-        known[key] = template
-    return None if template is None else (template, changing)
+class Templates:
+    """What is kept with a catalog: templates by form, feature and arrangement of buckets."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Any, ...], Template | None] = {}
+        self._colds: dict[bytes, tuple[Any, ...]] = {}
+        """What of the rest of a blob tells one arrangement from another, by that rest: read once
+        for each customer, as long as there are not too many."""
+
+    def find(self, form: Form, feature: Feature, blob: bytes) -> tuple[Template, Sequence[int]] | None:
+        """The template of these packed buckets, and what changes of them; None if they are not plain.
+        One template does for all customers whose buckets are alike."""
+        shape = _SHAPES.get(blob[: layout.COUNTS.size])
+        if shape is None:
+            return None
+        changing = shape.changing.unpack_from(blob)
+        rest = blob[shape.cold_at :]
+        cold = self._colds.get(rest) or self._read(shape, rest)
+        key = (form.content_type, feature.id, b"".join([blob[part] for part in shape.fixed]), cold, *map(bool, changing[1::2]))
+        known = self.known
+        template = known.get(key, MISSING)
+        if template is MISSING:
+            template = _template(form, feature, layout.unpack(blob).rows)
+            if len(known) >= TEMPLATES_MAX:
+                known.clear()
+            known[key] = template
+        return None if template is None else (template, changing)
+
+    def _read(self, shape: _Shape, rest: bytes) -> tuple[Any, ...]:
+        cold = msgpack.unpackb(rest)
+        for place in shape.unshown:
+            cold[place] = 0
+        if len(self._colds) >= COLDS_MAX:
+            self._colds.clear()
+        found = self._colds[rest] = tuple(cold)
+        return found
 
 
 def _template(form: Form, feature: Feature, rows: Sequence[layout.Row]) -> Template | None:
