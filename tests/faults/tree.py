@@ -63,7 +63,8 @@ def ask(sidecar: Sidecar, method: str, path: str, body: Any = None) -> tuple[int
 
 
 def wait_synced(sidecar: Sidecar) -> float:
-    """Until SQL has the whole log; the seconds that took."""
+    """Until SQL has the whole log, and Redis what SQL has decided: what a process that died had not
+    brought, the worker brings; the seconds that took."""
 
     def done() -> bool:
         try:
@@ -72,9 +73,18 @@ def wait_synced(sidecar: Sidecar) -> float:
             return False
         assert isinstance(sync, dict)
         assert sync["rejected"] == 0, sync
-        return sync["behind_entries"] == 0
+        return sync["behind_entries"] == 0 and not store.read_sync(_pending)
 
-    return wait_for("SQL to have the log", done, SYNCED_S)
+    store = open_store(sidecar)
+    try:
+        return wait_for("SQL to have the log", done, SYNCED_S)
+    finally:
+        store.close()
+
+
+def _pending(conn: Connection) -> int:
+    c = tables.customers.c
+    return int(conn.execute(select(func.count()).where(c.structure_version > c.applied_version, c.deleted_at.is_(None))).scalar_one())
 
 
 def audit(sidecar: Sidecar) -> None:
