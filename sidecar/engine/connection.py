@@ -1,8 +1,9 @@
 """One connection to Redis, thin: hiredis over an asyncio protocol.
 
-Calls made in the same turn of the event loop leave in one write. Nothing here reconnects or sends
-a call twice: a connection knows the run_id of the server process it was made to, and ends with it.
-Every call has a deadline; one whose reply never comes closes the connection.
+A call made while none is under way leaves at once, others made in the same turn of the event loop
+leave in one write. Nothing here reconnects or sends a call twice: a connection knows the run_id of
+the server process it was made to, and ends with it. Every call has a deadline; one whose reply never
+comes closes the connection.
 """
 
 from __future__ import annotations
@@ -62,11 +63,16 @@ class Connection(asyncio.Protocol):
         if self.closed:
             done(StoreUnavailable("the connection to Redis is closed"))
             return
-        out = self._out
+        waiting, out = self._waiting, self._out
+        if not waiting and not self.replicas and self._transport is not None:  # nothing to go together with
+            waiting.append(done)
+            self._flushed += 1
+            self._transport.write(command)
+            return
         if not out:
             self._loop.call_soon(self._flush)
         out.append(command)
-        self._waiting.append(done)
+        waiting.append(done)
 
     def call(self, *parts: Any) -> asyncio.Future[Any]:
         """One command's reply. Raises what `send` would hand over as an exception."""
