@@ -72,19 +72,22 @@ class Carrier:
         busy = await self._reader.busy({p: self._places[p] for p in tried}, block_ms)
         for p in tried.difference(busy):
             self.stopped.pop(p, None)  # nothing left to read
-        done = await self._carry(busy, stop)
+        done, more = await self._carry(busy, stop)
+        if more and self._places is not None:  # or a partition busier than the others would fall behind
+            done += (await self._carry([p for p in more if p not in self._left_out], stop, usual=False))[0]
         await self._tell()
         return done
 
-    async def _carry(self, busy: Sequence[int], stop: asyncio.Event) -> int:
+    async def _carry(self, busy: Sequence[int], stop: asyncio.Event, usual: bool = True) -> tuple[int, list[int]]:
         """Applies entries of these partitions, some of each; while one batch is written, the next one,
-        of other partitions, is read."""
-        done = 0
-        ahead = self._read_ahead(busy)
+        of other partitions, is read. How many, and which partitions may have more."""
+        done, more = 0, list[int]()
+        ahead = self._read_ahead(busy, usual)
         try:
             while ahead is not None and not stop.is_set() and self._places is not None:
                 portion, batch = await ahead
                 busy = busy[len(portion.ps) :]
+                more += portion.more
                 for problem in portion.behind:
                     self._stop(problem.p, str(problem))
                 if portion.closed:
@@ -92,7 +95,7 @@ class Carrier:
                         await self._engine.verify(p)
                     self._places = None
                     break
-                ahead = self._read_ahead(busy)
+                ahead = self._read_ahead(busy, usual)
                 if batch.entries:
                     done += await self._apply(batch)
                     await self._trim(portion.ps)
@@ -102,16 +105,16 @@ class Carrier:
             if ahead is not None:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
-        return done
+        return done, more
 
-    def _read_ahead(self, busy: Sequence[int]) -> asyncio.Task[tuple[Portion, Decoded]] | None:
+    def _read_ahead(self, busy: Sequence[int], usual: bool) -> asyncio.Task[tuple[Portion, Decoded]] | None:
         """Begins to read and decode the next batch; None when there is nothing left to read."""
         if not busy or self._places is None:
             return None
         places = dict(self._places)
 
         async def read() -> tuple[Portion, Decoded]:
-            portion = await self._reader.read(places, busy, batch_max(self._store))
+            portion = await self._reader.read(places, busy, batch_max(self._store), usual)
             return portion, await asyncio.to_thread(decoded, portion.entries)
 
         return asyncio.create_task(read())

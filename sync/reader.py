@@ -30,12 +30,13 @@ class Behind(RuntimeError):
 
 class Portion(NamedTuple):
     """What was read: of which partitions, their entries in order; those that are not open for the
-    generation SQL has; and those whose log begins after the cursor."""
+    generation SQL has; those whose log begins after the cursor; and those that may have more."""
 
     ps: Sequence[int]
     entries: list[Entry]
     closed: list[int]
     behind: list[Behind]
+    more: list[int]
 
 
 class Reader:
@@ -56,9 +57,10 @@ class Reader:
             return []
         return parse_partitions(await self._engine.redis.xread(streams, count=1, block=block_ms))
 
-    async def read(self, places: Mapping[int, Place], busy: Sequence[int], size: int) -> Portion:
+    async def read(self, places: Mapping[int, Place], busy: Sequence[int], size: int, usual: bool = True) -> Portion:
         """What follows the cursors of some of the busy partitions, the first ones: up to `size`
-        entries, and of no partition necessarily all. Raises what the client raises.
+        entries, and of no partition necessarily all. `usual`: these partitions tell how much others
+        are likely to have. Raises what the client raises.
 
         This is fenced: entries of a server that has since been emptied or put back must not reach
         SQL."""
@@ -68,7 +70,7 @@ class Reader:
         answers = await run_all(connection, scripts.READ, [
             ((keys.meta(p), keys.log(p)), (places[p].generation, connection.run_id, *places[p].cursor, count)) for p in ps
         ])
-        portion = Portion(ps, [], [], [])
+        portion = Portion(ps, [], [], [], [])
         for p, (code, *rest) in zip(ps, answers):
             if code == b"STALE":
                 portion.closed.append(p)
@@ -78,7 +80,10 @@ class Reader:
                 ))
             else:
                 portion.entries.extend(parse_entries(p, rest[0]))
-        self._likely = max(1, min(ENTRIES_MAX, 2 * len(portion.entries) // len(ps)))
+                if len(rest[0]) == count:
+                    portion.more.append(p)
+        if usual:
+            self._likely = max(1, min(ENTRIES_MAX, 2 * len(portion.entries) // len(ps)))
         return portion
 
 

@@ -18,6 +18,8 @@ ENTRIES_PER_S = 20_000
 """Of backlog for each second that windows have: enough that the drain takes about as long."""
 STEADY_SHARE = 0.5
 """Of the rate of tracks that one HTTP worker takes: what comes while the lag is measured."""
+REACHED = 0.95
+"""Of that, for the lag to be of it."""
 STEADY_WINDOWS = 4
 """Times the length of a window, for how long."""
 TIMEOUT_S = 1800
@@ -34,7 +36,8 @@ def run(options: Options) -> dict[str, Any]:
     options.say("fills and drains backlogs")
     result = {"drain": _speed("--entries", int(ENTRIES_PER_S * options.seconds), "--rounds", options.rounds)}
     if "http" in options.known:
-        rate_per_s = track_rate(options.known) * STEADY_SHARE
+        result["tracks_per_s"] = track_rate(options.known)
+        rate_per_s = result["tracks_per_s"] * STEADY_SHARE
         options.say(f"takes {rate_per_s:,.0f} tracks a second")
         result["steady"] = _speed("--steady", rate_per_s, "--seconds", options.seconds * STEADY_WINDOWS, "--rounds", options.rounds)
     return result
@@ -79,13 +82,17 @@ def table(result: dict[str, Any]) -> str:
 
 
 def goals(results: dict[str, Any]) -> list[Goal]:
-    """The drain against the rate of tracks, where that was measured too; and the lag."""
-    found = []
-    if "http" in results:
+    """The drain against the rate of tracks that was measured before it; and the lag."""
+    found, result = [], results["sync"]
+    if "tracks_per_s" in result:
         for kind, bound in BOUNDS.items():
-            drained = results["sync"]["drain"][kind]["entries_per_s"]["median"] / track_rate(results)
+            drained = result["drain"][kind]["entries_per_s"]["median"] / result["tracks_per_s"]
             found.append(Goal(f"sync: backlog into {SHOWN[kind]} ÷ one worker's tracks", drained, bound))
-    for kind, lag in results["sync"].get("steady", {}).items():
+    for kind, lag in result.get("steady", {}).items():
+        asked = result["tracks_per_s"] * STEADY_SHARE
+        reached = lag["calls_per_s"]["median"] >= REACHED * asked
         title = f"sync: lag p99 into {SHOWN[kind]} at half of one worker's tracks"
+        if not reached:
+            title += f" (only {lag['calls_per_s']['median']:,.0f} of {asked:,.0f} a second came)"
         found.append(Goal(title, lag["lag_p99_ms"]["median"], LAG_MAX_MS, False, " ms"))
     return found

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Iterator
 
 import structlog
 from starlette.routing import Route
@@ -113,10 +113,10 @@ async def _made(call: Call, verb: str) -> list[Item]:
             item.outcome = error
             continue
         of_customer[item.body["customer_id"]].append(item)
-    together = Together()
+    together = Together(verb)
     for theirs in of_customer.values():
         if not ctx.health.log_full and all(item.is_usual for item in theirs):
-            for item in theirs:
+            for item in _in_one_go(theirs):
                 together.start(ctx, item)
     await together.done()
     turns = asyncio.Semaphore(CUSTOMERS_AT_ONCE)
@@ -150,10 +150,26 @@ async def _decoded(call: Call, body: Any, verb: str) -> Decoded | None:
     return decoded
 
 
+def _in_one_go(theirs: list[Item]) -> Iterator[Item]:
+    """A customer's first items that may leave together and are done in order: a call that asks for
+    something first (a key that may be in SQL, a bucket that left the hot state) must not be overtaken."""
+    keyed = False
+    for item in theirs:
+        assert item.decoded is not None
+        call = item.decoded.spend
+        if keyed and not call.key:
+            return
+        yield item
+        keyed = keyed or bool(call.key)
+        if any(amount < 0 for _, amount in call.features):
+            return
+
+
 class Together:
     """Usual calls that are made together, and waited for together."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
         self._under_way = 0
         self._all_replied: asyncio.Future[None] | None = None
 
@@ -166,7 +182,7 @@ class Together:
             if isinstance(outcome, (Result, ReplyLost)):
                 item.outcome = outcome
             elif isinstance(outcome, Refused):
-                item.outcome = check_track.refused(outcome, call)
+                item.outcome = check_track.refused(outcome, call, self._verb)
             elif outcome is not None:
                 log.error("batch_item_failed", exc_info=outcome)
                 item.outcome = ApiError(500, "internal_error", "internal error; the server's log has the details")

@@ -163,6 +163,8 @@ def answer_check(decoded: Decoded, result: Result, catalog: Catalog, packed: boo
     else:
         said, shown = check_head(decoded, result, catalog, (1, 2))
         blob = result.blobs[result.fields.index(shown.id)]
+    if catalog.features.get(shown.id) is not shown:  # decoded with another catalog than the templates are kept with
+        return None
     kept = catalog.answer_templates
     if "1.2" not in kept:
         kept["1.2"] = templates.Templates()
@@ -171,5 +173,5 @@ def answer_check(decoded: Decoded, result: Result, catalog: Catalog, packed: boo
         return None
     template, changing = found
     if said is None:
-        return template.allowed(call.customer_id, decoded.amount or 0, changing)
+        return template.allowed(call.customer_id, decoded.amount, changing)
     return template.answer(said, changing)

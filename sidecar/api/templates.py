@@ -18,7 +18,7 @@ from . import wire
 from .balance_views import balance_v12
 
 TEMPLATES_MAX = 20_000
-COLDS_MAX = 50_000
+COLDS_MAX = 10_000
 PLAIN_ROWS_MAX = 8
 NOT_PLAIN = layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN | layout.ROLLOVER
 HOLES = ("balance", "usage", "next_reset_at")
@@ -132,7 +132,7 @@ class Template:
         self._unit, self._precision = 10**feature.precision, feature.precision
         self._first_reset, self._resets = first_reset, [bool(row.next_reset_at) for row in rows]
 
-    def allowed(self, customer_id: str, required: int | Decimal, changing: Sequence[int]) -> bytes:
+    def allowed(self, customer_id: str, required: int | Decimal | None, changing: Sequence[int]) -> bytes:
         """The answer where nothing is to be said but that the call is allowed by this feature."""
         encode = self._form.encode
         return self._allowed % (encode(customer_id), encode(required), *self._numbers(changing))
@@ -165,6 +165,7 @@ class Templates:
         self._colds: dict[bytes, tuple[Any, ...]] = {}
         """What of the rest of a blob tells one arrangement from another, by that rest: read once
         for each customer, as long as there are not too many."""
+        self._alike: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
     def find(self, form: Form, feature: Feature, blob: bytes) -> tuple[Template, Sequence[int]] | None:
         """The template of these packed buckets, and what changes of them; None if they are not plain.
@@ -191,7 +192,9 @@ class Templates:
             cold[place] = 0
         if len(self._colds) >= COLDS_MAX:
             self._colds.clear()
-        found = self._colds[rest] = tuple(cold)
+            self._alike.clear()
+        found = tuple(cold)
+        found = self._colds[rest] = self._alike.setdefault(found, found)
         return found
 
 

@@ -160,15 +160,19 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         if self.closed or self._transport is None:
             return
+        size = sum(map(len, self._out))
+        if self._transport.get_write_buffer_size() + size > WRITE_BUFFER_BYTES_MAX:
+            refused = [self._waiting.pop() for _ in self._out]
+            self._out.clear()
+            for done in reversed(refused):
+                done(StoreUnavailable("Redis reads more slowly than calls come"))
+            return
         if self.replicas:  # one WAIT ends each pipelined write
             self._waiting.append(_wait_marker)
             self._out.append(hiredis.pack_command(("WAIT", self.replicas, int(self._timeout_s * 500))))
-        data = b"".join(self._out)
         self._flushed += len(self._out)
+        data = b"".join(self._out)
         self._out.clear()
-        if self._transport.get_write_buffer_size() + len(data) > WRITE_BUFFER_BYTES_MAX:
-            self._transport.abort()  # Redis has stopped reading; what waits gets ReplyLost
-            return
         self._transport.write(data)
 
     def _hold(self, done: Done, reply: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Iterator
 
 import pytest
 
+from sidecar.engine import connection
 from tests.http import Api, audit
 
 pytestmark = pytest.mark.ways("asgi")  # the exceptions call check or track
@@ -194,3 +195,23 @@ def test_checks_that_send_and_checks_that_fail(api: Api, c: str) -> None:
     assert all(set(result) == {"code", "message"} for result in results if "allowed" not in result)
     assert results[1]["reason"] == "insufficient_balance" and results[5]["lock_id"] == f"{c}-l"
     assert left(api, c) == 10
+
+
+def test_an_item_that_has_to_ask_is_not_overtaken(api: Api, c: str) -> None:
+    """After a loss of Redis a key is looked up in SQL first."""
+    tracks(api, item(c, 90))
+    api.sync()
+    api.redis.flushall()
+    results = tracks(api, item(c, 8, idempotency_key="k"), item(c, 5), item(c, 1, idempotency_key="l"), item(c, -2), item(c, 4))
+    assert [result["status"] for result in results] == [200] * 5
+    applied = [event["applied"] // 10**6 for event in api.events(c)]
+    assert applied == [90, 8, 2, 0, -2, 2], "ten are left for them, in order"
+
+
+def test_more_than_redis_takes_at_once_is_made_in_smaller_parts(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not written yet has not been done: nothing is unknown, and the connection goes on."""
+    customers = [api.customer() for _ in range(3)]
+    monkeypatch.setattr(connection, "WRITE_BUFFER_BYTES_MAX", 50_000)
+    results = tracks(api, *(item(customers[n % 3], 0.01) for n in range(999)))
+    assert {result["status"] for result in results} == {200}
+    assert sum(len(api.events(c)) for c in customers) == 999

@@ -193,3 +193,13 @@ def test_a_repeat_at_another_version_is_the_same_event(api: Api, c: str) -> None
         assert api.post("/v1/track", body, headers={"x-api-version": "2.1.0"}) == new
         assert api.post("/v1/track", body)["id"] == new["event_id"]
     assert new["balance"] is not None
+
+
+@pytest.mark.parametrize("size", [65_400, 70_000, 300_000])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_large_properties_reach_sql(api: Api, c: str, size: int, keyed: bool) -> None:
+    body = {"customer_id": c, "feature_id": "msg", "value": 7, "properties": {"text": "x" * size}}
+    answer = api.post("/v1/track", {**body, "idempotency_key": "large"} if keyed else body)
+    (event,) = api.events(c)
+    assert event["properties"] == body["properties"] and answer["id"].startswith("evt_")
+    assert left(api, c) == 93

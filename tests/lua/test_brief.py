@@ -80,3 +80,41 @@ def test_a_short_check_says_what_a_full_one_says(scripted: Scripted) -> None:
     assert isinstance(short, bytes) and full[:2] == [b"OK", b""]
     assert 0 <= full[2] - int.from_bytes(short[:8], "big") < 60_000
     assert full[3:] == [1, b"", 0, 12, [short[8:], b""], [[], []], []]
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 65_535, 65_536, 300_000])
+@pytest.mark.parametrize("key", ["", "k"])
+def test_a_record_holds_info_of_any_size(scripted: Scripted, size: int, key: str) -> None:
+    """What is written directly says the sizes of its texts itself."""
+    assert scripted.load({"a": [bucket(1, 10)]}) == [b"OK"]
+    info, name = b"\xff" * size, scripted.state_keys()
+    record = (keys.record(0, keys.digest("c", key)),) if key else ()
+    args = (0, "cap", "", info, b"f" * 16 if key else b"", TTL_MS, "", 1 << 20, 1, 1, "h", "b:a", "a:a", 1, "a", 1, 3, 0)
+    assert scripted.run(scripts.TRACK, name + record, *args) == b"3-0"
+    (_, entry), = scripted.client.xrange(LOG)
+    found = msgpack.unpackb(entry[b"d"], raw=True, strict_map_key=False)
+    assert found[6] == info and found[7:-1] == [0, 1, b"a", 3, 3, 2, 1, -3, []]
+
+
+def test_a_record_holds_a_receipt_of_any_size(scripted: Scripted) -> None:
+    """The answer of a thousand buckets is longer than 64 KiB."""
+    assert scripted.load({"a": [bucket(no, 10) for no in range(1, 1200)]}) == [b"OK"]
+    answer = scripted.spend("track", {"a": 3}, key="k")
+    (_, entry), = scripted.client.xrange(LOG)
+    *_, rec = msgpack.unpackb(entry[b"d"], raw=True, strict_map_key=False)
+    assert len(rec) > 1 << 16 and msgpack.unpackb(receipt.unpack(rec).reply, raw=True) == answer[2:]
+    assert scripted.spend("track", {"a": 3}, key="k")[:2] == [b"REPLAY", b"3-0"]
+
+
+def test_places_that_were_given_up_fill_nothing(scripted: Scripted) -> None:
+    for number in range(300):
+        key = f"k{number}"
+        assert scripted.keep("take", key, bytes_max=4096) == scripted.keep("free", key, bytes_max=4096) == [b"OK"]
+    assert scripted.keep("take", "last", bytes_max=4096) == [b"OK"]
+
+
+def test_a_ledger_of_another_format_begins_anew(scripted: Scripted) -> None:
+    assert scripted.load({"a": [bucket(1, 10)]}) == [b"OK"]
+    scripted.client.hset(keys.meta(0), "ik", msgpack.packb([1, 2, 3]))
+    assert scripted.spend("track", {"a": 3}, key="k", brief=True) == b"3-0"
+    assert scripted.spend("track", {"a": 3}, key="l", bytes_max=100) == [b"FULL"]

@@ -9,6 +9,7 @@ from typing import Any, Awaitable, Callable
 from sidecar.store import partitions
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor
+from sync.carry import Carrier
 from sync.reader import Reader
 
 from .world import World, lifetime, world
@@ -42,5 +43,24 @@ def test_every_entry_comes_once_in_order_and_no_more_at_a_time_than_asked(valkey
         assert all(ids == [(1, seq) for seq in range(len(ids))] for ids in found.values())
         opened = len(found)
         assert sum(len(ids) for ids in found.values()) == opened + 6 + 20 * 15
+
+    check(valkey, store, scene)
+
+
+def test_a_partition_busier_than_the_others_is_carried_as_far(valkey: Any, store: Store) -> None:
+    """One look at the log takes what there is of it, however many others have a little."""
+    async def scene(place: World) -> None:
+        names = [f"c{n}" for n in range(40)]
+        for name in names:
+            await place.create(name, ("messages", lifetime(1, 10**6)))
+        carrier, stop = Carrier(store, place.engine), asyncio.Event()
+        for _ in range(3):
+            while await carrier.turn(stop, 1):
+                pass
+            for name in names:
+                await place.track(name, 1)
+            for _ in range(600):
+                await place.track("c0", 1)
+            assert await carrier.turn(stop, 1) == 640
 
     check(valkey, store, scene)

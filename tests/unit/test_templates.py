@@ -88,3 +88,14 @@ def test_templates_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
         assert quick.answer_check(decoded, result, catalog) is not None
         assert len(catalog.answer_templates["1.2"].known) <= 10
         assert len(catalog.answer_templates["1.2"]._colds) <= 10
+
+
+def test_a_call_of_an_older_catalog_leaves_no_template_in_the_newer() -> None:
+    """What a credit system costs may have changed while the call was under way."""
+    old, new = FEATURES[-1], Feature("pool", "Pool", "credit_system", credit_schema=(("msg", Decimal(9)),))
+    catalog = Catalog.of(2, [*FEATURES[:-1], new], ())
+    row = Row(1, 5, 10, 0, -1, NOW_MS, 0, NOW_MS, 5, 1, "", "pro", 0, 1, 1, 0, 0, "")
+    decoded, result = checked(old, layout.pack([row]))
+    assert quick.answer_check(decoded, result, catalog) is None
+    decoded, result = checked(new, layout.pack([row]))
+    assert b'"credit_amount":9' in (quick.answer_check(decoded, result, catalog) or b"")
