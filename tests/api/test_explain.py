@@ -218,7 +218,7 @@ def test_another_entitys_changes_are_not_shown_to_one(api: Api) -> None:
 def test_refusals_and_the_rpc_name(api: Api) -> None:
     world = World(api)
     c = world.holding(M(10))
-    assert api.get(f"/v1/customers/nobody/explain?feature_id=msg", 404)["code"] == "customer_not_found"
+    assert api.get("/v1/customers/nobody/explain?feature_id=msg", 404)["code"] == "customer_not_found"
     assert api.get(f"/v1/customers/{c.id}/explain?feature_id=nothing", 404)["code"] == "feature_not_found"
     assert api.get(f"/v1/customers/{c.id}/explain?feature_id=msg&entity_id=e9", 404)["code"] == "entity_not_found"
     assert api.get(f"/v1/customers/{c.id}/explain", 400)["code"] == "invalid_inputs"

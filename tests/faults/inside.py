@@ -24,6 +24,7 @@ from sidecar.engine import keys, loader, scripts
 from sidecar.engine.state import CustomerState, decode_state
 from sidecar.settings import Settings
 from sidecar.store import customers, partitions, tables
+from sidecar.store.partitions import Place
 from sync.reader import parse_entries
 from sync.working import Entry
 

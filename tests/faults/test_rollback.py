@@ -13,7 +13,6 @@ from typing import Iterator
 import pytest
 from redis import Redis
 
-from sidecar.engine import keys
 from sidecar.store.db import Store
 from sync.apply import CursorConflict
 

@@ -176,14 +176,6 @@ class Scripted:
             (gen, seq, NOW_MS, event, returned, returned_from, lock), (), looked_up, bytes_max, name, **kw,
         )
 
-    def explain(self, feature_id: str = "a", amount: int = 1, entity: str = "", name: str = "c", **kw: Any) -> list[Any]:
-        """explain.lua's answer."""
-        own = [f"e:{entity}", f"x:{feature_id}\0{entity}"] if entity else [f"a:{feature_id}"]
-        script_keys = (*self.state_keys(name), keys.locks(0, name))
-        return self.run(
-            scripts.EXPLAIN, script_keys, 0, entity, 1, "h", f"b:{feature_id}", *own, 1, feature_id, 1, amount, 0, **kw
-        )
-
     def claim(self, claim: bytes = b"x", expected: bytes = b"", looked_up: str = "", lock: str = "l", **kw: Any) -> list[Any]:
         """claim.lua's answer."""
         return self.run(scripts.CLAIM, (META, keys.lock(0, lock)), claim, expected, DAY_MS, looked_up, **kw)

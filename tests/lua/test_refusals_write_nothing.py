@@ -48,7 +48,6 @@ def others_calls() -> dict[str, Callable[[Scripted, dict[str, Any]], Any]]:
         "track": lambda s, kw: s.spend("track", {"a": 5}, key="k", **kw),
         "check": lambda s, kw: s.spend("check", {"a": 5}, "send", **kw),
         "view": lambda s, kw: s.view(**kw),
-        "explain": lambda s, kw: s.explain(**kw),
         "project": lambda s, kw: s.project((2, [["drop", "a", 1, ""]]), **kw),
         "hold": lambda s, kw: s.hold(5, **kw),
         "settle": lambda s, kw: s.settle(**kw),

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import pytest
 
-from .calls import DONE, HELD_BY_OTHERS, INSUFFICIENT, LOCK_EXISTS, NOT_HELD, REFUSED
+from .calls import HELD_BY_OTHERS, INSUFFICIENT, LOCK_EXISTS, NOT_HELD, REFUSED
 from .features import Feature
 from .holds import EXPIRED, LOCK_EXPIRED, LOCK_FINALIZED, LOCK_NOT_FOUND, RELEASED
 from .walk import OVERFLOW

@@ -17,7 +17,7 @@ from tests.model.buckets import Bucket, RolloverRule
 from tests.model.calls import DONE, Model
 from tests.model.caps import Caps
 
-from . import compare, worlds
+from . import worlds
 from .machine import KEY_TTL_MS, SETTINGS, Comparison, whose
 from .verbs import Entry, Verbs, rows_by_feature, windows_of
 from .worlds import HOUR_MS, START, World
