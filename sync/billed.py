@@ -6,10 +6,10 @@ from typing import Sequence
 
 from sqlalchemy import Connection, select
 
+from sidecar.store.events import LedgerLine
 from sidecar.store.tables import ledger
 
 from .rows import Bucket
-from .written import LedgerRow
 
 KINDS = ("reset", "credit")
 
@@ -21,7 +21,7 @@ class Billed:
         self._conn = conn
         self._stored: dict[tuple[int, int], list[tuple[int | None, int]]] = {}
 
-    def owed(self, bucket: Bucket, period_end_ms: int, unwritten: Sequence[LedgerRow]) -> int:
+    def owed(self, bucket: Bucket, period_end_ms: int, unwritten: Sequence[LedgerLine]) -> int:
         """The units that the bucket's period which ended then owes."""
         lines = self._lines(bucket) + [
             (line.period_end, line.over_units) for line in unwritten

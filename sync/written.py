@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, Mapping, NamedTuple
 
 from sidecar.store import events, idempotency
+from sidecar.store.events import LedgerLine
 
 from .amounts import text
 from .changes import Change, HoldMade
@@ -41,28 +42,6 @@ class EventRow(NamedTuple):
     refund_of: str | None
 
 
-class LedgerRow(NamedTuple):
-    """A row of `ledger`, in the order of its columns."""
-
-    p: int
-    gen: int
-    seq: int
-    line: int
-    cid: int
-    no: int
-    feature_id: str | None
-    entity_id: str
-    kind: str
-    delta: int
-    over_units: int
-    units: str | None
-    price: str | None
-    billing_units: str | None
-    amount: str | None
-    period_end: int | None
-    at: int
-
-
 class KeyRow(NamedTuple):
     """A row of `idempotency`, in the order of its columns."""
 
@@ -80,7 +59,7 @@ class Written:
     """Collected in the order of the log. Sets hold the keys of rows that changed."""
 
     events: list[EventRow] = field(default_factory=list)
-    ledger: list[LedgerRow] = field(default_factory=list)
+    ledger: list[LedgerLine] = field(default_factory=list)
     owing: list[tuple[int, int]] = field(default_factory=list)
     """Where in the ledger there is a line with overage, and the plan item that tells its price."""
     keys: dict[tuple[int, bytes], KeyRow] = field(default_factory=dict)
@@ -124,7 +103,7 @@ class Written:
         no, feature_id, owner = (bucket.no, bucket.feature_id, bucket.entity_id) if bucket else (0, None, record.entity_id)
         if over_units:
             self.owing.append((len(self.ledger), bucket.item if bucket else 0))
-        self.ledger.append(LedgerRow(
+        self.ledger.append(LedgerLine(
             entry.p, entry.gen, entry.seq, line, record.cid, no, feature_id, entity_id or owner, kind, delta, over_units,
             None, None, None, None, period_end, record.ms,
         ))

@@ -132,11 +132,10 @@ def by_key(conn: Connection, cid: int, idempotency_key: str) -> EntryId | None:
     return None if row is None else EntryId(*row)
 
 
-@dataclass(frozen=True)
-class LedgerLine:
-    """What one log entry did to one bucket. `kind`: use, reset, rollover, grant, set, entity,
-    remove, credit, or step (a change of structure that moved no bucket; `no` is 0). Reset and
-    remove lines may carry what the period owes: `over_units` scaled, `units`, `price`,
+class LedgerLine(NamedTuple):
+    """What one log entry did to one bucket: a row, in the order of its columns. `kind`: use, reset,
+    rollover, grant, set, entity, remove, credit, or step (a change of structure that moved no bucket;
+    `no` is 0). Reset and remove lines may carry what the period owes: `over_units` scaled, `units`, `price`,
     `billing_units`, `amount` as decimal text; a credit line takes back from it, below zero."""
 
     p: int

@@ -52,7 +52,7 @@ def test_case_47_own_units_before_credits(world: World) -> None:
 
 
 def test_cases_49_and_50_one_event_feeds_two_features(world: World) -> None:
-    """Case 49, then case 50."""
+    """In turn: case 49 and case 50."""
     world.credits()
     c = world.holding(
         M(D("54.5")).of("action1"), M(150).of("credits"), M(D("34.5")).of("action3"), M(100).of("credits2")

@@ -91,7 +91,7 @@ def with_credits(world: World, action1: Any = 100, credits: Any = 200) -> Custom
 
 @pytest.mark.parametrize(("final", "direct", "credits"), [(3, 2, 200), (12, 0, D("198.6")), (20, 0, 197)])
 def test_cases_184_and_185_direct_units_before_credits(world: World, final: int, direct: int, credits: Any) -> None:
-    """Case 184, and case 185."""
+    """By what is confirmed: case 184 and case 185."""
     c = with_credits(world)
     c.track(95, "action1")
     lock(c, 8, "action1")

@@ -20,7 +20,7 @@ def test_case_34_main_before_add_on_month_before_lifetime(world: World) -> None:
 
 
 def test_cases_35_and_37_prepaid_before_pay_per_use(world: World) -> None:
-    """Case 35, then case 37."""
+    """In turn: case 35 and case 37."""
     c = world.holding(P(100, 500), U(200, extra=300))
     c.track(600)
     assert c.parts() == [(0, 600), (200, 0)]

@@ -13,8 +13,9 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from sidecar.store import bulk, tables
 from sidecar.store.db import Store
+from sidecar.store.events import LedgerLine
 from sync.rows import PLACE, SUMS
-from sync.written import EventRow, KeyRow, LedgerRow
+from sync.written import EventRow, KeyRow
 
 from . import logs
 
@@ -59,7 +60,7 @@ def test_events_are_written_as_sqlalchemy_writes_them(store: Store, found: list[
     assert len(ours) == len(rows) and ours == theirs
 
 
-@pytest.mark.parametrize("row, table", [(EventRow, tables.events), (LedgerRow, tables.ledger), (KeyRow, tables.idempotency)])
+@pytest.mark.parametrize("row, table", [(EventRow, tables.events), (LedgerLine, tables.ledger), (KeyRow, tables.idempotency)])
 def test_rows_are_in_the_order_of_the_columns(row: Any, table: Any) -> None:
     assert list(row._fields) == table.columns.keys()
 
@@ -85,7 +86,7 @@ def test_an_update_sets_what_is_named_and_no_more(store: Store) -> None:
 
 @pytest.mark.parametrize("change, kind", [({"cid": 2**63}, (DataError, OverflowError)), ({"seq": 1}, IntegrityError)])
 def test_an_error_is_sqlalchemys_and_leaves_the_transaction_usable(store: Store, change: dict[str, Any], kind: Any) -> None:
-    good = LedgerRow(1, 1, 1, 0, 5, 1, "messages", "", "use", -1, 0, None, None, None, None, None, 9)
+    good = LedgerLine(1, 1, 1, 0, 5, 1, "messages", "", "use", -1, 0, None, None, None, None, None, 9)
 
     def write(conn: Connection) -> int:
         bulk.insert(conn, tables.ledger, [good])
@@ -100,7 +101,7 @@ def test_a_connection_that_was_cut_is_reported_as_such(pg_migrated_url: str) -> 
     from sqlalchemy.exc import DBAPIError
 
     store = Store(pg_migrated_url)
-    row = LedgerRow(1, 1, 1, 0, 5, 1, "messages", "", "use", -1, 0, None, None, None, None, None, 9)
+    row = LedgerLine(1, 1, 1, 0, 5, 1, "messages", "", "use", -1, 0, None, None, None, None, None, 9)
 
     def cut(conn: Connection) -> None:
         pid = conn.execute(text("SELECT pg_backend_pid()")).scalar_one()
