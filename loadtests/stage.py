@@ -18,7 +18,7 @@ from sidecar.catalog.snapshot import Catalog
 from sidecar.domain import layout
 from sidecar.domain.layout import Row
 from sidecar.engine import keys, scripts
-from sidecar.engine.spend import Spend, arguments
+from sidecar.engine.call import Spend, arguments
 from sidecar.settings import Settings
 
 GENERATION, RUN_ID = 1, "bench"

@@ -35,7 +35,7 @@ from sidecar.catalog.snapshot import Catalog
 from sidecar.clock import Clock
 from sidecar.engine import keys, scripts
 from sidecar.engine.engine import Engine
-from sidecar.engine.spend import Spend, arguments
+from sidecar.engine.call import Spend, arguments
 from sidecar.settings import Settings
 from sidecar.store import customers, idempotency, migrate, outbox, partitions, tables
 from sidecar.store.db import Store

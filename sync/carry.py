@@ -15,7 +15,7 @@ import structlog
 
 from sidecar.clock import real_now_ms
 from sidecar.engine import keys, scripts
-from sidecar.engine.calls import run_all
+from sidecar.engine.many import run_all
 from sidecar.engine.engine import Engine
 from sidecar.store import partitions, settings_kv
 from sidecar.store.db import Store

@@ -14,7 +14,7 @@ from typing import Awaitable, Callable, Hashable, Iterable
 import structlog
 
 from sidecar.engine import keys
-from sidecar.engine.calls import send_all
+from sidecar.engine.many import send_all
 from sidecar.engine.engine import Engine
 from sidecar.engine.holds import expire_hold
 from sidecar.store import buckets, customers, holds, idempotency, outbox, partitions

@@ -9,7 +9,7 @@ import re
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 from sidecar.engine import keys, scripts
-from sidecar.engine.calls import run_all
+from sidecar.engine.many import run_all
 from sidecar.engine.engine import Engine
 from sidecar.store.partitions import Cursor, Place
 

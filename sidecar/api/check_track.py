@@ -15,7 +15,8 @@ from ..billing.entities import ensure_entity, entity_feature, open_entity_row
 from ..catalog.snapshot import Catalog
 from ..engine import holds, spend
 from ..engine.errors import PartitionRefused, ReplyLost, StoreUnavailable
-from ..engine.spend import Refused, Result, Spend
+from ..engine.call import Spend
+from ..engine.spend import Refused, Result
 from ..errors import ApiError, NotSupported, invalid, not_found
 from ..store import customers
 from .answers import answer_check, answer_track

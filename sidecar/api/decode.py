@@ -17,7 +17,7 @@ from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
 from ..domain.quantities import QuantityError, scale
 from ..engine import scripts
-from ..engine.spend import Lock, Spend
+from ..engine.call import Lock, Spend
 from ..errors import ApiError, NotSupported, invalid, not_found
 from . import fields
 

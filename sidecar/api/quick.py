@@ -13,7 +13,8 @@ from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
 from ..domain.quantities import QUANTITY_MAX
 from ..engine import scripts
-from ..engine.spend import Result, Spend
+from ..engine.call import Spend
+from ..engine.spend import Result
 from . import templates
 from .answers import check_head
 from .decode import KEY_CHARS_MAX, SHOWS_BALANCES, Decoded, fingerprint

@@ -7,14 +7,12 @@ else a call may be is packed argument by argument; a test holds the two equal.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import hiredis
 
 from . import keys, scripts
-
-if TYPE_CHECKING:
-    from .spend import Plan, Spend
+from .call import Plan, Spend
 
 _USUAL = b"%b%b$%d\r\n%b%b\r\n%b$%d\r\n%b%b\r\n%b%b%b$%d\r\n%b\r\n%b%b$%d\r\n%b\r\n%b"
 """Command · meta · customer · log · entities · record · generation and run_id · what the call is · info

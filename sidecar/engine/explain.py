@@ -12,8 +12,9 @@ import msgpack
 
 from ..domain import layout
 from . import keys, loader, scripts
+from .call import Spend, arguments
 from .errors import StoreUnavailable
-from .spend import CustomerMissing, EntityMissing, Spend, arguments
+from .spend import CustomerMissing, EntityMissing
 
 if TYPE_CHECKING:
     from ..catalog.model import Feature

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from ..store import partitions as partition_rows, settings_kv
 from ..store.tables import sync_rejected
 from . import keys
-from .calls import send_all
+from .many import send_all
 from .connection import Connection as Redis
 from .errors import EngineError
 from .partitions import opening_base

@@ -16,7 +16,8 @@ from ..store import holds
 from . import archive, keys, locks, scripts, spend
 from .errors import PartitionRefused, ReplyLost, StoreUnavailable
 from .locks import KEPT_MS, LockTaken, Owner
-from .spend import CustomerMissing, EntityMissing, Lock, Refused, Result, Spend
+from .call import Lock, Spend, plan_of
+from .spend import CustomerMissing, EntityMissing, Refused, Result
 
 if TYPE_CHECKING:
     from ..catalog.snapshot import Catalog
@@ -124,7 +125,7 @@ async def settle(engine: Engine, catalog: Catalog, asked: Settlement) -> Settled
     if feature is None:
         raise FeatureMissing(owner.feature_id)
     final = scale(asked.value, feature.precision)
-    plan = spend.plan_of((feature.id,), catalog)
+    plan = plan_of((feature.id,), catalog)
     (_, at, systems), = plan.spec
     while True:
         fields = (*plan.bucket_fields, *plan.state_fields(owner.entity_id), 1, feature.id, at, 0, *systems)

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..store import customers, partitions as partition_rows
 from ..store.partitions import Opening
 from . import keys, scripts
-from .calls import send_all
+from .many import send_all
 from .connection import Connection
 from .errors import PartitionRefused, StoreUnavailable
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection as SqlConnection
 from ..domain import receipt
 from ..store import customers, events, holds
 from . import keys
-from .spend import CustomerMissing, Refunded
+from .call import Refunded
+from .spend import CustomerMissing
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -1,11 +1,11 @@
-"""check and track as pure steps around one round trip: a call to script arguments, and the script's
-answer to a result. `run` makes the trip and does what an answer asks for first (loading a customer,
+"""check and track as pure steps around one round trip: a call (call.py) to its command, and the
+script's answer to a result. `run` makes the trip and does what an answer asks for first (loading a customer,
 looking a key up in SQL). This module knows nothing of HTTP or API versions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import msgpack
@@ -14,13 +14,13 @@ from ..domain import receipt
 from ..domain.receipt import Receipt
 from ..store import customers, idempotency, partitions, refunds
 from . import archive, keys, scripts
+from .call import Spend, arguments, plan_of
 from .command import packed
 from .errors import REFUSALS, PartitionRefused, ReplyLost, StoreUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as SqlConnection
 
-    from ..catalog.model import Feature
     from ..catalog.snapshot import Catalog
     from .engine import Engine
 
@@ -53,59 +53,6 @@ class Refused(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """What makes a check a hold: its id, when it ends by itself (0: after `life_ms`, as late as it
-    may), how many a customer may have open, and when the id was claimed."""
-
-    lock_id: str
-    expires_at: int
-    life_ms: int = 0
-    open_max: int = 0
-    claimed_ms: int = 0
-
-
-@dataclass(slots=True)
-class Refunded:
-    """The event that a call gives back: its log entry, when it was, per feature the units applied
-    and what each bucket paid; the hold it was, if any; the credit systems that paid. `returned` is
-    what SQL says was given back before, once it was asked, and of which snapshot that is."""
-
-    gen: int
-    seq: int
-    made_ms: int
-    event: Sequence[tuple[int, Sequence[Any]]]
-    lock_id: str = ""
-    systems: tuple[str, ...] = ()
-    returned: bytes = b""
-    returned_from: str = ""
-
-
-@dataclass(slots=True)  # not frozen: that would treble what making one costs
-class Spend:
-    """One decoded check or track. Amounts are scaled by their feature's precision; `mode` is cap,
-    reject or overflow for track and 'send' or '' for check. A check with a `lock` is a hold; a
-    track with `refunded` gives an event back, each amount a negative one or 0 for all. Of a `brief`
-    track the event's id is answer enough: its result has no balances."""
-
-    script: scripts.Script
-    customer_id: str
-    entity_id: str
-    features: tuple[tuple[Feature, int], ...]
-    mode: str
-    info: bytes = b""
-    key: str = ""
-    fingerprint: bytes = b""
-    lock: Lock | None = None
-    refunded: Refunded | None = None
-    brief: bool = False
-
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether sending it twice does no harm: a check that spends nothing."""
-        return self.script is scripts.CHECK and self.mode != "send"
-
-
 @dataclass(slots=True)
 class Result:
     """A script's answer. `fields` names the features of `blobs`: packed buckets, b"" where nothing
@@ -127,78 +74,6 @@ class Result:
     required: int = 0
     expires_at: int = 0
     lock_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a call of certain features says to a script beside its amounts: `fields` the features
-    it touches, each once; `spec` each feature's place among them and its credit systems'."""
-
-    fields: tuple[str, ...]
-    spec: tuple[tuple[str, int, tuple[Any, ...]], ...]
-    bucket_fields: tuple[str, ...]
-    attached_fields: tuple[str, ...]
-    frames: dict[Any, Any] = field(default_factory=dict)
-    """What command.py has packed for calls of these features."""
-
-    def state_fields(self, entity_id: str) -> tuple[str, ...]:
-        """The fields of the state to read beside the customer's buckets."""
-        if not entity_id:
-            return self.attached_fields
-        return (f"e:{entity_id}", *(f"x:{name}\0{entity_id}" for name in self.fields))
-
-
-def plan_of(features: tuple[str, ...], catalog: Catalog, also: tuple[str, ...] = ()) -> Plan:
-    """The plan of these features, worked out once for each catalog; `also` are features to be
-    touched that the catalog may not name as their credit systems any more."""
-    known: Plan | None = None if also else catalog.call_plans.get(features)
-    if known is not None:
-        return known
-    touched: dict[str, int] = {}
-    spec = []
-    for feature_id in features:
-        at = touched.setdefault(feature_id, len(touched) + 1)
-        systems: list[Any] = []
-        for system in catalog.systems_of.get(feature_id, ()):
-            systems += [touched.setdefault(system.feature_id, len(touched) + 1), system.n, system.d]
-        spec.append((feature_id, at, (len(systems) // 3, *systems)))
-    for name in also:
-        touched.setdefault(name, len(touched) + 1)
-    fields = tuple(touched)
-    plan = Plan(
-        fields, tuple(spec), ("h", *(f"b:{name}" for name in fields)), tuple(f"a:{name}" for name in fields)
-    )
-    if not also:
-        catalog.call_plans[features] = plan
-    return plan
-
-
-def arguments(call: Spend, catalog: Catalog, settings: Any, looked_up: str) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """The script's own arguments (after generation and run_id) and the features they touch."""
-    also = call.refunded.systems if call.refunded is not None else ()
-    plan = plan_of(tuple([feature.id for feature, _ in call.features]), catalog, also)
-    spec: list[Any] = []
-    for (feature_id, at, systems), (_, amount) in zip(plan.spec, call.features):
-        spec += (feature_id, at, amount, *systems)
-    more: tuple[Any, ...] = (int(call.brief),) if call.script is scripts.TRACK else ()
-    if call.lock is not None:
-        lock = call.lock
-        first: Any = lock.lock_id
-        more = (lock.expires_at, call.customer_id, lock.open_max, lock.life_ms, lock.claimed_ms)
-    elif call.refunded is not None:
-        of = call.refunded
-        first = call.mode
-        more = (of.gen, of.seq, of.made_ms, msgpack.packb(of.event), of.returned, of.returned_from, of.lock_id)
-    elif call.script is scripts.TRACK:
-        first = call.mode
-    else:
-        first = 1 if call.mode == "send" else 0
-    return (
-        int(settings.persist_free_overage), first, call.entity_id, call.info, call.fingerprint,
-        settings.idempotency_ttl_s * 1000, looked_up,
-        settings.idempotency_bytes_max // settings.partitions, len(plan.fields), *more,
-        *plan.bucket_fields, *plan.state_fields(call.entity_id), len(call.features), *spec,
-    ), plan.fields
 
 
 def start(

@@ -16,7 +16,8 @@ import redis
 
 from sidecar.catalog.snapshot import Catalog
 from sidecar.domain import layout
-from sidecar.engine import keys, scripts, spend
+from sidecar.engine import keys, scripts
+from sidecar.engine.call import Spend, arguments
 from sidecar.settings import Settings
 from tests.lua.scripted import in_full
 from tests.model.account import CUSTOMER, Bucket
@@ -162,10 +163,10 @@ class Subject:
         self, script: scripts.Script, mode: str, values: dict[str, int], entity_id: str, key: str | None, fingerprint: bytes
     ) -> list[Any]:
         features = tuple((self._catalog.features[name], amount) for name, amount in values.items())
-        call = spend.Spend(
+        call = Spend(
             script, self._id, entity_id, features, mode, key=key or "", fingerprint=fingerprint if key else b""
         )
-        args, _ = spend.arguments(call, self._catalog, self._settings, looked_up="")
+        args, _ = arguments(call, self._catalog, self._settings, looked_up="")
         record = () if key is None else (keys.record(0, keys.digest(self._id, key)),)
         answer = self._real.run(script.name, self._keys + record, args)
         return in_full(answer, *values.values()) if script is scripts.CHECK else answer

@@ -10,7 +10,8 @@ from typing import Any, Sequence
 import msgpack
 
 from sidecar.domain import layout
-from sidecar.engine import keys, scripts, spend
+from sidecar.engine import keys, scripts
+from sidecar.engine.call import plan_of
 from tests.model.buckets import Bucket
 from tests.model.caps import Caps
 
@@ -103,7 +104,7 @@ class Verbs(Subject):
         return [(name.decode(), int(end)) for name, end in self._real.client.zrange(self._hold_keys[0], 0, -1, withscores=True)]
 
     def _call(self, script: scripts.Script, amounts: dict[str, int], entity_id: str, more_keys: tuple[bytes, ...], **named: Any) -> list[Any]:
-        plan = spend.plan_of(tuple(amounts), self._catalog)
+        plan = plan_of(tuple(amounts), self._catalog)
         spec: list[Any] = []
         for (feature_id, at, systems), amount in zip(plan.spec, amounts.values()):
             spec += (feature_id, at, amount, *systems)

@@ -14,6 +14,7 @@ from sidecar.catalog.snapshot import Catalog
 from sidecar.clock import Clock
 from sidecar.domain.layout import PER_ENTITY, Row
 from sidecar.engine import holds, scripts, spend
+from sidecar.engine.call import Lock, Spend
 from sidecar.engine.engine import Engine
 from sidecar.settings import Settings
 from sidecar.store import customers, outbox, partitions, settings_kv, tables
@@ -69,7 +70,7 @@ class World:
         info: dict[str, Any] = {"v": str(amount), "s": "track", "p": {"n": 1}}
         if key:
             info["k"] = key
-        return await spend.run(self.engine, self.catalog, spend.Spend(
+        return await spend.run(self.engine, self.catalog, Spend(
             scripts.TRACK, name, entity_id, ((FEATURES[feature], amount),), "cap", msgpack.packb(info), key,
             b"fingerprint" if key else b"",
         ))
@@ -78,9 +79,9 @@ class World:
     async def hold(self, name: str, amount: int, lock_id: str, feature: str = "messages", entity_id: str = "") -> spend.Result:
         """A check with a lock, for a minute."""
         ends_at = await self.engine.now_ms() + 60_000
-        return await holds.hold(self.engine, self.catalog, spend.Spend(
+        return await holds.hold(self.engine, self.catalog, Spend(
             scripts.HOLD, name, entity_id, ((FEATURES[feature], amount),), "send",
-            msgpack.packb({"v": str(amount), "l": lock_id}), lock=spend.Lock(lock_id, ends_at),
+            msgpack.packb({"v": str(amount), "l": lock_id}), lock=Lock(lock_id, ends_at),
         ))
 
 

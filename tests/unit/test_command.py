@@ -14,7 +14,7 @@ from sidecar.catalog.snapshot import Catalog
 from sidecar.domain.quantities import QUANTITY_MAX
 from sidecar.engine import keys, scripts
 from sidecar.engine.command import Packer, packed
-from sidecar.engine.spend import Lock, Refunded, Spend, arguments, plan_of
+from sidecar.engine.call import Lock, Refunded, Spend, arguments, plan_of
 from sidecar.settings import Settings
 
 FEATURES = {name: Feature(name, name, kind) for name, kind in (("calls", "single_use"), ("mél", "single_use"), ("one", "single_use"))}

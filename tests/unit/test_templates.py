@@ -19,7 +19,8 @@ from sidecar.domain import layout
 from sidecar.domain.layout import Row
 from sidecar.domain.quantities import QUANTITY_MAX, unscale
 from sidecar.engine import scripts
-from sidecar.engine.spend import Result, Spend
+from sidecar.engine.call import Spend
+from sidecar.engine.spend import Result
 
 NOW_MS = 1_800_000_000_000
 FEATURES = [
