@@ -184,6 +184,11 @@ class Worlds:
         found = await asyncio.gather(*(self._answer(client, data) for client in self._clients))
         (short, short_ended), (plain, plain_ended) = found
         assert short == plain, f"{data!r}:\nshort {short}\nplain {plain}"
+        if short_ended != plain_ended:  # on a busy machine one of them sees a bad rest of the request later
+            await asyncio.sleep(1)
+            short_ended, plain_ended = (
+                ended or _has_more(client) for ended, client in zip((short_ended, plain_ended), self._clients)
+            )
         assert short_ended == plain_ended, data
         if short_ended:
             await self.close()
@@ -203,12 +208,17 @@ class Worlds:
             assert await client.ended() or data.count(b"HTTP/1.") > 1
         else:
             await asyncio.sleep(0.002)  # what is left of the request may be another, bad one
-            ended = client.reader.at_eof() or bool(client.reader._buffer)  # type: ignore[attr-defined]
+            ended = _has_more(client)
         return answer, ended
 
     async def close(self) -> None:
         await self._stack.aclose()
         self._clients = []
+
+
+def _has_more(client: Client) -> bool:
+    """Whether the server ended the connection, or said something that was not waited for."""
+    return client.reader.at_eof() or bool(client.reader._buffer)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
