@@ -32,19 +32,21 @@ class Server:
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
-        while True:
-            try:
+        try:
+            while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-            except (asyncio.IncompleteReadError, ConnectionResetError):
-                break
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            async with self._turn:
-                await asyncio.sleep(self.pause_s)
-            status = self.seventh if body == FAILING else b"202 Accepted"
-            self.answered += 1
-            writer.write(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\n{}" % status)
-        writer.close()
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+                async with self._turn:
+                    await asyncio.sleep(self.pause_s)
+                status = self.seventh if body == FAILING else b"202 Accepted"
+                self.answered += 1
+                writer.write(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\n{}" % status)
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            pass  # the client has closed it
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest.fixture
@@ -58,11 +60,10 @@ def server() -> Iterator[Server]:
     yield made
 
     async def end() -> None:
+        """Not before every connection, which its client has closed by now, is closed here too."""
         listening.close()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.gather(*others, return_exceptions=True)
 
     asyncio.run_coroutine_threadsafe(end(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
