@@ -20,7 +20,8 @@ def insert(conn: Connection, table: Table, rows: Rows) -> None:
     if not rows:
         return
     if conn.dialect.name == "sqlite":
-        conn.exec_driver_sql(f"INSERT INTO {_with_columns(table)} VALUES ({_marks(table)})", list(rows))
+        values, rows = _easily_bound(rows)
+        conn.exec_driver_sql(f"INSERT INTO {_with_columns(table)} VALUES ({values})", rows)
     else:
         _copy(conn, f"COPY {_with_columns(table)} FROM STDIN", rows)
 
@@ -34,7 +35,8 @@ def upsert(conn: Connection, table: Table, rows: Rows) -> None:
     others = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in table.columns.keys() if name not in keys)
     conflict = f"ON CONFLICT ({_list(keys)}) DO UPDATE SET {others}"
     if conn.dialect.name == "sqlite":
-        conn.exec_driver_sql(f"INSERT INTO {_with_columns(table)} VALUES ({_marks(table)}) {conflict}", list(rows))
+        values, rows = _easily_bound(rows)
+        conn.exec_driver_sql(f"INSERT INTO {_with_columns(table)} VALUES ({values}) {conflict}", rows)
     else:
         source, values = _unnested(conn.dialect, table, table.columns.keys(), rows)
         conn.exec_driver_sql(f"INSERT INTO {_with_columns(table)} SELECT * FROM {source} {conflict}", values)
@@ -53,6 +55,19 @@ def update(conn: Connection, table: Table, columns: Sequence[str], keys: Sequenc
         sets = ", ".join(f"{_quoted(name)} = new.{_quoted(name)}" for name in columns)
         where = " AND ".join(f"{_quoted(table.name)}.{_quoted(name)} = new.{_quoted(name)}" for name in keys)
         conn.exec_driver_sql(f"UPDATE {_quoted(table.name)} SET {sets} FROM {source} WHERE {where}", values)
+
+
+def _easily_bound(rows: Rows) -> tuple[str, Rows]:
+    """What stands after VALUES on SQLite, and the rows to bind to it. Before it binds None or bytes the
+    driver asks whether they adapt themselves, which takes longer than to insert the rest of a row: so a
+    column without any value is said to be NULL, and bytes come as bytearray."""
+    columns = list(zip(*rows))
+    empty = [column.count(None) == len(rows) for column in columns]
+    bound = [
+        map(bytearray, column) if {*map(type, column)} == {bytes} else column
+        for column, is_empty in zip(columns, empty) if not is_empty
+    ]
+    return ", ".join(["NULL" if is_empty else "?" for is_empty in empty]), list(zip(*bound))
 
 
 def _copy(conn: Connection, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -90,10 +105,6 @@ def _element(value: Any) -> str:
 
 def _with_columns(table: Table) -> str:
     return f"{_quoted(table.name)} ({_list(table.columns.keys())})"
-
-
-def _marks(table: Table) -> str:
-    return ", ".join("?" * len(table.columns))
 
 
 def _list(names: Iterable[str]) -> str:
