@@ -11,7 +11,7 @@ from sidecar.store import holds, outbox, tables
 
 from .changes import HeldChanged, HoldMade, HoldSettled, SlotChanged, WindowUsed
 from .records import STEP, Record, SlotPart
-from .rows import Bucket, Hold, Rows, Slot, Window
+from .rows import Bucket, Customer, Hold, Rows, Slot, Window
 
 KEYS_PER_QUERY = 1000  # SQLite takes 32,766 variables in one statement
 
@@ -49,29 +49,28 @@ class _Loader:
         self.rows = Rows()
 
     def customers(self, cids: Iterable[int], lock: bool) -> None:
-        c = tables.customers.c
-        columns = (
-            c.cid, c.id, c.p, c.applied_version, c.structure_version, c.last_ms, c.log_gen, c.log_seq, c.deleted_at,
-            c.next_roll_no,
-        )
+        columns = [tables.customers.c[name] for name in Customer._fields]
+        rows = self.rows
         for some in _chunks(cids):
-            query = select(*columns).where(c.cid.in_(some)).order_by(c.cid)
+            query = select(*columns).where(tables.customers.c.cid.in_(some)).order_by(tables.customers.c.cid)
             if lock:  # first a customer's own row, as whoever changes structure does
                 query = query.with_for_update()
-            for row in self._conn.execute(query):
-                self.rows.customers[row.cid] = row
-                self.rows.versions[row.cid] = row.applied_version
-                self.rows.last_ms[row.cid] = row.last_ms
-                self.rows.next_roll[row.cid] = row.next_roll_no
+            for customer in map(Customer._make, self._conn.execute(query).all()):
+                cid = customer.cid
+                rows.customers[cid] = customer
+                rows.versions[cid] = customer.applied_version
+                rows.last_ms[cid] = customer.last_ms
+                rows.next_roll[cid] = customer.next_roll_no
 
     def buckets(self, cids: Iterable[int]) -> None:
         b = tables.buckets.c
         columns = [b[name] for name in layout.Row._fields]
         for some in _chunks(cids):
             query = select(b.cid, b.feature_id, b.archived, *columns).where(b.cid.in_(some), b.removed_at.is_(None))
-            for cid, feature_id, archived, *row in self._conn.execute(query):
-                bucket = Bucket(cid, feature_id, layout.Row(*row), archived=archived)
-                self.rows.buckets[cid, bucket.no] = bucket
+            for found in self._conn.execute(query).all():
+                cid, feature_id, archived = found[:3]
+                row = layout.Row._make(found[3:])
+                self.rows.buckets[cid, row.no] = Bucket(cid, feature_id, row, archived=archived)
 
     def slots(self, keys: Iterable[tuple[int, int, str]]) -> None:
         s = tables.slots

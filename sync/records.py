@@ -12,6 +12,7 @@ call. The classes below say what is in each. This module knows no SQL.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgpack
@@ -31,6 +32,9 @@ USE, QUIET, STEP = 1, 2, 3
 SYSTEM_MARK, SLOT_MARK = -1, -2
 USE_AT = 9
 """Where the first feature begins in a record without resets."""
+INFO_BYTES_KEPT, INFOS_KEPT = 48, 1024
+"""Up to what length an info is likely to be met again as it is (no key, no properties of its own), and how
+many are remembered."""
 USUAL_MIN = 15
 """Elements of a record of one feature that nobody paid for, without resets and changes."""
 
@@ -152,12 +156,15 @@ def _usual(items: Any) -> Record | None:
         return None
     (form, kind, cid, ms, version, entity_id, info, resets, uses, feature_id, requested, applied, count, *parts, changes,
      rec) = items
-    if (form, kind, resets, uses, count, changes) != (FORMAT, USE, 0, 1, len(parts), []):
+    if not int is type(form) is type(kind) is type(cid) is type(ms) is type(version) is type(resets) is type(uses) \
+            is type(requested) is type(applied) is type(count):
         return None
-    numbers = form, kind, cid, ms, version, resets, uses, requested, applied, count
-    if {*map(type, numbers)} != {int} or min(cid, ms, version) < 0 or max(numbers) > INT_MAX or min(numbers) < -INT_MAX:
+    if not (form == FORMAT and kind == USE and resets == 0 and uses == 1 and count == len(parts) and changes == []):
         return None
-    if not type(entity_id) is type(info) is type(feature_id) is type(rec) is bytes:
+    if not (0 <= cid <= INT_MAX and 0 <= ms <= INT_MAX and 0 <= version <= INT_MAX
+            and -INT_MAX <= requested <= INT_MAX and -INT_MAX <= applied <= INT_MAX):
+        return None
+    if not bytes is type(entity_id) is type(info) is type(feature_id) is type(rec):
         return None
     try:
         entity, feature = entity_id.decode(), feature_id.decode()
@@ -171,10 +178,10 @@ def _usual(items: Any) -> Record | None:
         fields = Fields(items)
         fields.at = USE_AT
         use = _use(fields)
-    told = _info(info)
+    told = _info_again(info) if len(info) <= INFO_BYTES_KEPT else _info(info)
     if rec and told.key is None:
         return None
-    return Record(kind, cid, ms, version, entity, told, (), (use,), (), _idempotency(rec, cid) if rec else None)
+    return Record(USE, cid, ms, version, entity, told, (), (use,), (), _idempotency(rec, cid) if rec else None)
 
 
 def decode_any(items: Any) -> Record:
@@ -268,6 +275,9 @@ def _info(data: bytes) -> Info:
         value, event_name, None if properties is None else json_safe(properties), timestamp, key,
         None if refunded is None else _refunded(refunded), lock_id,
     )
+
+
+_info_again = lru_cache(INFOS_KEPT)(_info)
 
 
 def _refunded(value: Any) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sidecar.domain import layout
 
@@ -24,6 +24,21 @@ class Entry(NamedTuple):
     data: bytes
 
 
+class Customer(NamedTuple):
+    """A customer's row, as far as the log has to do with it: its columns as they were read."""
+
+    cid: int
+    id: str
+    p: int
+    applied_version: int
+    structure_version: int
+    last_ms: int
+    log_gen: int
+    log_seq: int
+    deleted_at: int | None
+    next_roll_no: int
+
+
 SUMS = ("balance", "granted", "prepaid", "slots", "over", "reset_at", "reset_over", "held")
 """The columns of a bucket that usage, resets and holds change."""
 PLACE = ("next_reset_at", "archived", "removed_at")
@@ -36,7 +51,7 @@ class Bucket:
 
     __slots__ = (
         "cid", "feature_id", "total", "granted", "prepaid", "next_reset_at", "slots", "over", "reset_at",
-        "reset_over", "held", "archived", "was_archived", "removed_at", "read", "added", "dirty", "replaced",
+        "reset_over", "held", "archived", "was_archived", "removed_at", "read", "unlimited", "added", "dirty", "replaced",
     )
 
     def __init__(self, cid: int, feature_id: str, row: layout.Row, added: bool = False, archived: bool = False):
@@ -51,6 +66,7 @@ class Bucket:
 
     def _take(self, row: layout.Row) -> None:
         self.read = row
+        self.unlimited = row.unlimited
         self.total = row.balance - row.granted * layout.USED_HIGH_UNIT if self.unlimited else row.balance
         self.granted = row.granted
         self.prepaid = row.prepaid
@@ -83,10 +99,6 @@ class Bucket:
     @property
     def entity_id(self) -> str:
         return self.read.entity_id
-
-    @property
-    def unlimited(self) -> bool:
-        return self.read.unlimited
 
     @property
     def per_entity(self) -> bool:
@@ -151,7 +163,7 @@ class Window:
 class Rows:
     """What SQL has of the customers of a batch, as far as the batch touches it."""
 
-    customers: dict[int, Any] = field(default_factory=dict)
+    customers: dict[int, Customer] = field(default_factory=dict)
     versions: dict[int, int] = field(default_factory=dict)
     last_ms: dict[int, int] = field(default_factory=dict)
     next_roll: dict[int, int] = field(default_factory=dict)

@@ -22,10 +22,10 @@ from .duties import Duties
 
 log = structlog.get_logger()
 BLOCK_MS = 250
-GATHER_S = 0.05
+GATHER_S = 0.1
 """After little was there to carry, so that the next batch is worth its transaction."""
-LITTLE = 500
-"""Entries: half a batch."""
+LITTLE = 1000
+"""Entries: a batch."""
 WAIT_MIN_S, WAIT_MAX_S = 0.05, 2.0
 OPEN_S, PROJECT_S, RESET_S, HOLD_S, TIDY_S, FORGET_S = 1.0, 0.5, 0.5, 0.25, 2.0, 5.0
 FATAL = (migrate.SchemaTooNew, partitions.PartitionCountDiffers)

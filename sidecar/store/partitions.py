@@ -82,7 +82,7 @@ def places(conn: Connection, ps: Iterable[int] | None = None) -> dict[int, Place
     query = select(partitions.c.p, partitions.c.generation, partitions.c.cursor_gen, partitions.c.cursor_seq)
     if ps is not None:
         query = query.where(partitions.c.p.in_(list(ps)))
-    return {p: Place(generation, Cursor(gen, seq)) for p, generation, gen, seq in conn.execute(query)}
+    return {p: Place(generation, Cursor(gen, seq)) for p, generation, gen, seq in conn.execute(query).all()}
 
 
 def cursors(conn: Connection, ps: Iterable[int] | None = None) -> dict[int, Cursor]:
@@ -90,7 +90,7 @@ def cursors(conn: Connection, ps: Iterable[int] | None = None) -> dict[int, Curs
     query = select(partitions.c.p, partitions.c.cursor_gen, partitions.c.cursor_seq)
     if ps is not None:
         query = query.where(partitions.c.p.in_(list(ps)))
-    return {p: Cursor(gen, seq) for p, gen, seq in conn.execute(query)}
+    return {p: Cursor(gen, seq) for p, gen, seq in conn.execute(query).all()}
 
 
 def generations(conn: Connection) -> dict[int, int]:
@@ -125,4 +125,4 @@ def _lock(conn: Connection, ps: Sequence[int]) -> dict[int, Place]:
         .order_by(partitions.c.p)
         .with_for_update()
     )
-    return {p: Place(generation, Cursor(gen, seq)) for p, generation, gen, seq in rows}
+    return {p: Place(generation, Cursor(gen, seq)) for p, generation, gen, seq in rows.all()}
