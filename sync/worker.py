@@ -22,7 +22,7 @@ from .duties import Duties
 
 log = structlog.get_logger()
 BLOCK_MS = 250
-GATHER_S = 0.1
+GATHER_S = 0.05
 """After little was there to carry, so that the next batch is worth its transaction."""
 LITTLE = 1000
 """Entries: a batch."""
