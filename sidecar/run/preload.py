@@ -32,7 +32,10 @@ def workers() -> Mains:
     if not fork.POSSIBLE:
         return {}
     heap.loading()
+    from ..engine.scripts import SCRIPTS
     from . import http_worker, sync_worker
 
+    for script in SCRIPTS:
+        script.sha  # puts its text together, and keeps it
     heap.loaded()
     return {HTTP: http_worker.main, SYNC: sync_worker.main}
