@@ -1,6 +1,6 @@
 """What must be done once before anything is served: migrations, and the push of `--catalog`.
 
-In a process of its own, beside Valkey's start: it loads what the supervisor must not wait for.
+In a process of its own, beside Valkey's start and the loading of the workers' code.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The sync worker as a process: settings, logs, signals and the supervisor's pipe around
-`sync.worker`. The supervisor starts it as `python -m sidecar.run.begin sync.worker`."""
+`sync.worker`. That is what the supervisor calls it, and what runs it without one: `python -m sync.worker`."""
 
 from __future__ import annotations
 
