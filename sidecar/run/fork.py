@@ -52,8 +52,7 @@ def start(main: Callable[[], int], name: str, environment: Mapping[str, str], fd
 
     It is called `name` among the machine's processes. Of this process's descriptors it has stderr, `fds`, and
     `stdout` as its own."""
-    sys.stdout.flush()  # or it would be written twice
-    sys.stderr.flush()
+    _flush()  # or it would be written twice
     # Until the child has handlers of its own, a signal to it waits: noted by a copy of ours it would be lost.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -87,10 +86,15 @@ def _run(
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    """A reader that has gone away, as in `sidecar serve | head -3`, is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):  # it is None where nothing was open
+            stream.flush()
 
 
 def _leave_signals() -> None:

@@ -18,10 +18,10 @@ LOADED_FOR_WORKERS = "import sidecar.cli, sidecar.run.supervisor\nfrom sidecar.r
 
 
 def run(program: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """A program of one thread, which this process is not; it can fork."""
+    """A program of one thread, which this process is not; it can fork. Its stdout is buffered, as a user's is."""
     return subprocess.run(
-        [sys.executable, "-P", "-c", program, *args], env=environment({}), stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=60,
+        [sys.executable, "-P", "-c", program, *args], env=environment({"PYTHONUNBUFFERED": ""}),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
     )
 
 
@@ -42,8 +42,9 @@ given, other = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/full", os.O_WRON
 out = open(sys.argv[1], "w+")
 
 def main():
+    fds = os.listdir("/proc/self/fd")  # the one to list them is among them, and closed
     json.dump({
-        "given": given, "fds": {fd: os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")},
+        "given": given, "fds": {fd: os.path.realpath(path) for fd in fds if os.path.exists(path := f"/proc/self/fd/{fd}")},
         "name": open("/proc/self/cmdline").read().strip(chr(0)), "group": os.getpgid(0) == os.getpid(),
         "environment": {k: v for k, v in os.environ.items() if k.startswith("SIDECAR_")},
         "default": [signal.getsignal(n) == signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)],
@@ -96,6 +97,16 @@ def test_a_signal_that_comes_at_once_is_not_lost() -> None:
         "assert not signals.stop_asked\n"
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("stdout", ["one whose reader has gone away", "none"])
+def test_a_stdout_that_takes_nothing_is_no_hindrance(stdout: str) -> None:
+    lose = "read, write = os.pipe(); os.close(read); os.dup2(write, 1)" if stdout != "none" else "os.close(1); sys.stdout = None"
+    done = run(
+        f"import os, sys\nfrom sidecar.run import fork\n{lose}\nprint('to nobody')\n"
+        "os._exit(fork.start(lambda: 5, 'some.module', os.environ, []).wait())"
+    )
+    assert done.returncode == 5, done.stderr
 
 
 def test_the_supervisor_has_one_thread(sidecar: Sidecar) -> None:
