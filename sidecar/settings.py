@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from . import folder
 
 PREFIX = "SIDECAR_"
-INTERNAL_VARIABLES = frozenset({"SIDECAR_PARENT_FD", "SIDECAR_LOCK_FD", "SIDECAR_LISTEN_FDS", "SIDECAR_GATE_FD"})
+INTERNAL_VARIABLES = frozenset({"SIDECAR_PARENT_FD", "SIDECAR_LOCK_FD", "SIDECAR_LISTEN_FDS"})
 """What the parent process tells its children; not settings."""
 
 LIVE_PREFIXES = ("am_sk_live", "am_pk_live")

@@ -53,6 +53,7 @@ def _ready_s(folder: str) -> float:
     environment = {
         **os.environ, "SIDECAR_SECRET_KEYS": KEY, "SIDECAR_HOST": "127.0.0.1", "SIDECAR_PORT": str(port), "SIDECAR_DATA_DIR": folder,
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or the project is compiled at each start; an installed one is not
     command = [sys.executable, "-m", "sidecar", "serve", "--catalog", str(calls.CATALOG)]
     began_at = time.monotonic()
     with running(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):

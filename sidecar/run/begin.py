@@ -1,5 +1,5 @@
-"""Begins a child: `python -m sidecar.run.begin MODULE` ties the process to its supervisor, then runs
-MODULE as the main program. Loading that takes a second or more on a busy machine, and a supervisor
+"""Begins a child that is no copy of its supervisor: `python -m sidecar.run.begin MODULE` ties the process to it,
+then runs MODULE as the main program. Loading that takes a second or more on a busy machine, and a supervisor
 may be killed meanwhile. Standard library only.
 """
 

@@ -45,6 +45,7 @@ def stores(settings: Settings) -> Iterator[Callable[[], bool]]:
         with prepare.store(settings) as store:
             prepare.migrate(settings, store)
         tree.start_valkey()
+        tree.wait_for_valkey()
         yield lambda: tree.signals.stop_asked
 
 

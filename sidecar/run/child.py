@@ -1,4 +1,4 @@
-"""One child process of the supervisor: how it is spawned, ended, and started again."""
+"""One child process of the supervisor: how it is started, ended, and started again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Mapping, Sequence
+from typing import IO, Callable, Mapping, Sequence
+
+from . import fork
 
 SHORT_LIFE_S = 2.0
 """A child that ended sooner has failed; one that lived longer was disturbed."""
@@ -20,16 +22,20 @@ BACKOFF_MAX_S = 5.0
 
 
 class Child:
-    """A child that runs `python -m module args…` and is started again when it ends."""
+    """A child that is started again when it ends: a copy of this process that runs `main`, if there is one, else
+    `python -m module args…`."""
 
     def __init__(
-        self, name: str, module: str, args: Sequence[str], variables: Mapping[str, str], fds: Sequence[int]
+        self, name: str, module: str, args: Sequence[str], variables: Mapping[str, str], fds: Sequence[int],
+        main: Callable[[], int] | None = None,
     ):
         self.name = name
+        self._module = module
+        self._main = main
         self._command = [sys.executable, "-P", "-m", module, *args]
         self._environment = _environment(variables)
         self._fds = tuple(fds)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | fork.Forked | None = None
         self._started_at = 0.0
         self._failures = 0
         self.due_at: float | None = None
@@ -66,6 +72,10 @@ class Child:
         supervisor alone."""
         self.due_at = None
         self._started_at = time.monotonic()
+        if self._main is not None:
+            out = {} if stdout is None else {"stdout": stdout.fileno()}
+            self._process = fork.start(self._main, self._module, self._environment, self._fds, **out)
+            return
         self._process = subprocess.Popen(
             self._command, env=self._environment, pass_fds=self._fds,
             stdin=subprocess.DEVNULL, stdout=stdout, process_group=0,

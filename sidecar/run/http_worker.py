@@ -1,8 +1,4 @@
-"""One HTTP worker: uvicorn on sockets the supervisor bound, with the app of `sidecar.app`.
-
-Loads its code first and then waits at the supervisor's gate, so that loading runs beside Valkey's
-start and the migrations.
-"""
+"""One HTTP worker: uvicorn on sockets the supervisor bound, with the app of `sidecar.app`."""
 
 from __future__ import annotations
 
@@ -15,7 +11,8 @@ import sys
 import uvicorn
 import uvloop
 
-from .. import logs, settings
+from .. import app, logs, settings
+from ..api import fast
 from . import heap
 from .parent import watch_parent
 
@@ -37,9 +34,6 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to order
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until uvicorn takes over, and after it
     config = settings.load()
-    from .. import app  # the heavy part
-    from ..api import fast
-
     logs.setup(config, "http")
     server = Worker(
         uvicorn.Config(
@@ -62,18 +56,10 @@ def main() -> int:
         server.should_exit = True
 
     watch_parent(leave, data_dir=config.data_dir if config.embedded_redis else None)
-    _wait_at_gate()
     sockets = [socket.socket(fileno=int(fd)) for fd in os.environ["SIDECAR_LISTEN_FDS"].split(",")]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve(sockets))
     return 0
-
-
-def _wait_at_gate() -> None:
-    gate = int(os.environ["SIDECAR_GATE_FD"])
-    while os.read(gate, 1):
-        pass
-    os.close(gate)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What must be done once before anything is served: migrations, and the push of `--catalog`.
 
-In a process of its own, beside Valkey's start: it loads what the supervisor must not wait for.
+In a process of its own, beside Valkey's start and the loading of the workers' code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterator
 
-from . import push
+from . import heap, push
 from .errors import RunError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def main() -> int:
     from .parent import watch_parent
 
     watch_parent(lambda: None, grace_s=0.0)
+    heap.loading()  # and it ends soon after
     settings = settings_module.load()
     try:
         answer: dict[str, object] = _prepare(settings)

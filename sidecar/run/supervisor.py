@@ -1,7 +1,7 @@
 """`sidecar serve`: starts every process in order, keeps them running, and ends them in order.
 
-One thread, no event loop: it waits for signals (a child's end is one, too) and acts. It imports
-little, since everything waits for it.
+One thread, no event loop: it waits for signals (a child's end is one, too) and acts. What it loads
+besides is for its children (`preload`), and loaded while Valkey and the database's preparation start.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import shutil
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Iterable, Iterator, Mapping
 
 from ..settings import Settings
-from . import keys, listen, lock, prepare, probe, valkey
+from . import keys, listen, lock, preload, prepare, probe, valkey
 from .child import Child
 from .errors import RunError
 from .parent import PARENT_FD
@@ -65,15 +66,16 @@ def _full_disk_in_words(settings: Settings) -> Iterator[None]:
 
 def _start(tree: Tree, sockets: list[socket.socket]) -> None:
     began_at = time.monotonic()
-    workers = tree.start_workers(sockets)
     preparing = tree.prepare()
     tree.start_valkey()
-    from . import banner  # loaded while the others start
+    tree.load()  # while those two start
+    from . import banner
 
+    tree.wait_for_valkey()
     facts = preparing.finish(tree.signals)
     listen.start(sockets)
-    tree.open_gate()
-    sync = tree.add("sync", "sync.worker")
+    workers = tree.start_workers(sockets)
+    sync = tree.add("sync", preload.SYNC)
     sync.start()
     problem = tree.wait_ready(sockets[0], [*workers, sync], READY_S)
     banner.show(tree.settings, sockets, facts, time.monotonic() - began_at, problem)
@@ -86,11 +88,12 @@ class Tree:
         self.settings = settings
         self.children: list[Child] = []
         self._once: Child | None = None
+        self._valkey: tuple[Child, Path] | None = None
         self._lock_fd = lock_fd
         self._child_fd, self._pipe = os.pipe()
-        self._gate_fd, self._gate = os.pipe()
         self._files = valkey.Files(settings.data_dir)
         self.signals = Signals()
+        self._mains = preload.first()
 
     def add(self, name: str, module: str, args: Iterable[str] = (), fds: Iterable[int] = (), **extra: str) -> Child:
         """A child that knows the settings, its supervisor and the lock; not started yet."""
@@ -102,18 +105,23 @@ class Tree:
         self, name: str, module: str, variables: Mapping[str, str], args: Iterable[str] = (), fds: Iterable[int] = ()
     ) -> Child:
         ties = {PARENT_FD: str(self._child_fd), "SIDECAR_LOCK_FD": str(self._lock_fd)}
-        if module != WATCHER:  # which watches the pipe itself, from its start
+        main = self._mains.get(module)
+        if main is None and module != WATCHER:  # which watches the pipe itself, from its start
             module, args = "sidecar.run.begin", [module, *args]
-        return Child(name, module, list(args), {**variables, **ties}, [self._child_fd, self._lock_fd, *fds])
+        return Child(name, module, list(args), {**variables, **ties}, [self._child_fd, self._lock_fd, *fds], main)
+
+    def load(self) -> None:
+        """Loads what the workers run, so that each starts as a copy of this process, now and whenever it is started again."""
+        if self.settings.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = self._counters()  # prometheus_client reads it as it is loaded
+        self._mains |= preload.workers()
 
     def start_workers(self, sockets: list[socket.socket]) -> list[Child]:
-        """Starts the HTTP workers, which load their code and wait at the gate until `open_gate`."""
+        """Starts the HTTP workers on sockets that listen."""
         fds = [sock.fileno() for sock in sockets]
         listening = ",".join(map(str, fds))
-        shared = {"PROMETHEUS_MULTIPROC_DIR": self._counters()} if self.settings.workers > 1 else {}
         workers = [
-            self.add(f"http-{number}", "sidecar.run.http_worker", fds=[*fds, self._gate_fd],
-                     SIDECAR_LISTEN_FDS=listening, SIDECAR_GATE_FD=str(self._gate_fd), **shared)
+            self.add(f"http-{number}", preload.HTTP, fds=fds, SIDECAR_LISTEN_FDS=listening)
             for number in range(1, self.settings.workers + 1)
         ]
         for worker in workers:
@@ -129,19 +137,11 @@ class Tree:
 
     def prepare(self) -> prepare.Preparation:
         """Begins the migrations and the push of the catalog file, in a process of their own."""
-        self._once = self._child("prepare", "sidecar.run.prepare", self.settings.environment())
+        self._once = self._child("prepare", preload.PREPARE, self.settings.environment())
         return prepare.Preparation(self._once)
 
-    def open_gate(self) -> None:
-        """Lets the HTTP workers go on; one that is started later does not wait."""
-        if self._gate >= 0:
-            os.close(self._gate)
-            self._gate = -1
-
     def start_valkey(self) -> None:
-        """Starts the embedded Valkey, if it is wanted, and returns when it answers.
-
-        Raises RunError if it ends instead."""
+        """Starts the embedded Valkey, if it is wanted."""
         if not self.settings.embedded_redis:
             return
         valkey.binary()
@@ -150,6 +150,13 @@ class Tree:
         child = self._child("valkey", WATCHER, {"SIDECAR_DATA_DIR": data_dir}, [data_dir])
         self.children.append(child)
         child.start()
+        self._valkey = child, socket_path
+
+    def wait_for_valkey(self) -> None:
+        """Returns when the Valkey that was started answers. Raises RunError if it ends instead."""
+        if self._valkey is None:
+            return
+        child, socket_path = self._valkey
         told_at = time.monotonic() + 2.0
         while (state := valkey.state(socket_path)) != "ready":
             if not child.running:
@@ -219,10 +226,8 @@ class Tree:
         ]
         for group, limit_s in groups:
             self._end(group, limit_s)
-        self.open_gate()
         os.close(self._pipe)
         os.close(self._child_fd)
-        os.close(self._gate_fd)
         if self.settings.embedded_redis:
             valkey.end(self._files)
             self._files.remove_socket()

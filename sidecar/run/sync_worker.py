@@ -1,5 +1,5 @@
 """The sync worker as a process: settings, logs, signals and the supervisor's pipe around
-`sync.worker`. The supervisor starts it as `python -m sidecar.run.begin sync.worker`."""
+`sync.worker`. That is what the supervisor calls it, and what runs it without one: `python -m sync.worker`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 
 import uvloop
 
+from sync import worker
+
 from .. import logs, settings
 from . import heap, lock
 from .errors import RunError
@@ -19,8 +21,6 @@ from .parent import PARENT_FD, watch_parent
 def main(config: settings.Settings | None = None) -> int:
     """Runs the worker until SIGTERM, SIGINT (when no supervisor started it) or the supervisor's
     end; a batch that has begun is finished. Returns the exit code: 1 for what waiting cannot heal."""
-    from sync import worker
-
     config = config or settings.load()
     log = logs.setup(config, "sync")
     try:
@@ -44,8 +44,6 @@ def alone(config: settings.Settings) -> int:
 
 
 async def _run(config: settings.Settings) -> None:
-    from sync import worker
-
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -68,21 +68,18 @@ def start(valkey: Any, _sqlite_migrated: Path) -> Iterator[Callable[..., Worker]
 
         def make(others: Mapping[str, str] = {}, **settings: Any) -> Worker:
             path = str(folder / f"s{len(started)}")
-            gate, opened = os.pipe()
             with socket.socket(socket.AF_UNIX) as listening:
                 listening.bind(path)
                 variables = {
                     "SIDECAR_DATA_DIR": str(folder), "SIDECAR_REDIS_URL": valkey.url, "SIDECAR_SECRET_KEYS": KEY,
-                    "SIDECAR_PARTITIONS": "4", "SIDECAR_LISTEN_FDS": str(listening.fileno()), "SIDECAR_GATE_FD": str(gate),
+                    "SIDECAR_PARTITIONS": "4", "SIDECAR_LISTEN_FDS": str(listening.fileno()),
                     **{f"SIDECAR_{name.upper()}": str(value) for name, value in settings.items()}, **others,
                 }
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "sidecar.run.http_worker"], cwd=folder, env=environment(variables),
-                    pass_fds=(listening.fileno(), gate), stdin=subprocess.DEVNULL,
+                    pass_fds=(listening.fileno(),), stdin=subprocess.DEVNULL,
                 )
             started.append(process)
-            os.close(gate)
-            os.close(opened)
             return Worker(process, path)
 
         try:

@@ -1,11 +1,12 @@
 """A whole sidecar as a user runs it: `python -m sidecar serve` in a process, and what is left of it.
 
-Its processes are found by the data folder in their environment (Valkey, which overwrites its own, by
-the folder it stands in), whoever their parent is now.
+Its processes are found by the data folder, whoever their parent is now: it is in their environment, or
+they hold its lock open, as all do that ever write there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -155,9 +156,8 @@ class Sidecar:
             if not entry.name.isdigit():
                 continue
             try:
-                if needle not in (entry / "environ").read_bytes().split(b"\0"):
-                    if Path(os.readlink(entry / "cwd")) != self.data_dir / "valkey":
-                        continue
+                if needle not in (entry / "environ").read_bytes().split(b"\0") and not self._holds_lock(entry):
+                    continue
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
@@ -165,6 +165,14 @@ class Sidecar:
             if state not in "ZX":
                 found.append(Process(int(entry.name), next((ROLES[key] for key in ROLES if key in line), line)))
         return [process for process in found if role in (None, process.role)]
+
+    def _holds_lock(self, entry: Path) -> bool:
+        lock = str(self.data_dir / "lock")
+        for fd in os.listdir(entry / "fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                if os.readlink(entry / "fd" / fd) == lock:
+                    return True
+        return False
 
     def one(self, role: str) -> Process:
         """The only live process of a role."""

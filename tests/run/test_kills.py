@@ -119,12 +119,12 @@ def test_a_child_that_still_loads_ends_too(sidecar: Sidecar, tmp_path: Path, mon
     """Loading takes seconds on a busy machine; here it does not end at all."""
     slow = tmp_path / "slow"
     slow.mkdir()
-    (slow / "hiredis.py").write_text(
+    (slow / "sqlalchemy.py").write_text(
         f"import os, time\nopen({str(slow)!r} + f'/{{os.getpid()}}.loading', 'w').close()\ntime.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(slow))
     sidecar.launch()
-    wait_for("the HTTP and the sync worker", lambda: len(list(slow.glob("*.loading"))) == 2, 40)
+    wait_for("the parent and the preparation", lambda: len(list(slow.glob("*.loading"))) == 2, 40)
     kill(sidecar, ["parent"])
     assert seconds_until_gone(sidecar) < LEFT_ENDS_S
 
