@@ -13,7 +13,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from sidecar import folder
-from sidecar.run.valkey import Files, binary
+from sidecar.run.valkey import LAYOUT, Files, binary
 
 from .processes import running
 
@@ -22,7 +22,9 @@ from .processes import running
 def valkey() -> Iterator[redis.Redis]:
     """One without persistence, for the cost of scripts alone."""
     with _folder() as path:
-        options = ("--port", "0", "--unixsocket", f"{path}/s", "--dir", str(path), "--save", "", "--logfile", f"{path}/log")
+        options: tuple[str, ...] = ("--port", "0", "--unixsocket", f"{path}/s", "--dir", str(path), "--save", "", "--logfile", f"{path}/log")
+        for name, value in LAYOUT.items():
+            options += (f"--{name}", value)
         with _client([str(binary()), *options], f"{path}/s") as client:
             yield client
 

@@ -64,6 +64,10 @@ class Files:
         self.pointer.unlink(missing_ok=True)
 
 
+LAYOUT = {"hash-max-listpack-value": "1024", "hash-max-listpack-entries": "16"}
+"""A customer's hash lies in one piece of memory, unless it is large: a third smaller, and found in fewer steps."""
+
+
 def configuration(files: Files, socket_path: Path, durability: str) -> str:
     """The text of `valkey.conf`."""
     options = {
@@ -79,6 +83,7 @@ def configuration(files: Files, socket_path: Path, durability: str) -> str:
         "save": "",
         "maxmemory-policy": "noeviction",
         "databases": "1",
+        **LAYOUT,
     }
     return "".join(f'{name} "{_escaped(str(value))}"\n' for name, value in options.items())
 
