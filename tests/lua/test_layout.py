@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from typing import Any
@@ -61,6 +62,7 @@ def test_every_constant_is_known_here(constants: dict[str, Any]) -> None:
     known = {
         *COLUMNS, *FLAGS, "FORMAT", "MAX", "USED_HIGH_UNIT", "ROW_WIDTH", "SLOT_WIDTH", "PERIOD", "COUNTS", "HOT", "SLOT", "HEADER",
         "SLOT_GRANTED", "SLOT_HELD", "ABSENT", "HOT_WIDTH", "COUNTS_SIZE", "HOT_SIZE", "BALANCE_AT", "BALANCE_SIZE", "PACKED_MAX",
+        "COUNTS_HEAD", "HOT_PARTS", "HEADER_PARTS",
     }
     assert set(constants) == known, "a new constant needs its comparison"
 
@@ -71,8 +73,21 @@ def test_packed_forms_are_the_same(constants: dict[str, Any]) -> None:
         assert constants[name] == ">" + "".join(IN_LUA[letter] for letter in form.format[1:]), name
     assert constants["HOT_WIDTH"] == layout.HOT_WIDTH == len(layout.HOT.format) - 1
     assert (constants["COUNTS_SIZE"], constants["HOT_SIZE"]) == (layout.COUNTS.size, layout.HOT.size)
+    assert constants["COUNTS"].startswith(constants["COUNTS_HEAD"])
+    for name in ("HOT", "HEADER"):
+        assert sum(_sizes(constants[f"{name}_PARTS"])) == sum(_sizes(constants[name])) == getattr(layout, name).size
+        assert set(_ends(constants[f"{name}_PARTS"])) <= {*_ends(constants[name]), 13}, "cut where a column ends, but for the version's lower half"
     before_balance = struct.Struct(layout.HOT.format[: 1 + Row._fields.index("balance")])
     assert (constants["BALANCE_AT"], constants["BALANCE_SIZE"]) == (before_balance.size, 8)
+
+
+def _sizes(form: str) -> list[int]:
+    """The sizes of what a format of Lua's struct packs."""
+    return [int(size or 1) for size in re.findall(r"[BIic](\d*)", form)]
+
+
+def _ends(form: str) -> list[int]:
+    return list(itertools.accumulate(_sizes(form)))
 
 
 def test_numbers_written_out_in_the_direct_way_are_the_flags() -> None:
