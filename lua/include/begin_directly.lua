@@ -37,14 +37,14 @@ else
   values = redis.call('HMGET', KEYS[2], unpack(words, FIELDS_AT, features_at - 1))
 end
 if not values[1] then return {'MISSING'} end
--- What goes into the log and back into the header as it is stays packed.
-local packed_form, packed_cid, packed_high, packed_version, _, last_ms, state_flags, packed_roll = struct.unpack(HEADER_PARTS, values[1])
+local last_ms, state_flags, packed_roll = struct.unpack(HEADER_END, values[1], LAST_MS_AT)
 if state_flags ~= 0 and bit.band(state_flags, ABSENT) ~= 0 then return {'MISSING'} end
 if last_ms > now then now = last_ms end
-local refusal, ledger, ledger_at, new_receipt, remember, ttl_ms, fingerprint
+local refusal, ledger, ledger_at, new_receipt, remember, ttl_ms, fingerprint, packed_cid
 if keyed then
 --- @include "receipt"
   local bytes_max, total
+  packed_cid = string.sub(values[1], CID_AT, CID_AT + 7)
   ttl_ms, bytes_max, fingerprint = struct.unpack(KEPT, ARGV[6])
   local stored = redis.call('GET', KEYS[5])
   if stored or meta[4] then

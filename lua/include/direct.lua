@@ -35,16 +35,19 @@ if paying then
   local raw, format, rows, slots = after, struct.unpack(COUNTS_HEAD, after)
   if format ~= FORMAT or slots > 0 then rows, uncovered = 0, nil end
   for place = COUNTS_SIZE + 1, COUNTS_SIZE + rows * HOT_SIZE, HOT_SIZE do
-    local packed_no, balance, _, flags, _, due, expires = struct.unpack(HOT_PARTS, raw, place)
-    -- 97: unlimited, per entity or boolean
-    if bit.band(flags, 97) ~= 0 or (due > 0 and due <= now) then uncovered = nil break end
-    if uncovered > 0 and balance > 0 and (expires == 0 or expires > now) then
-      local take = balance < uncovered and balance or uncovered
-      uncovered = uncovered - take
-      if send then
-        parts, part_count = parts .. '\206' .. packed_no .. '\211' .. struct.pack('>i8', -take), part_count + 2
-        after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
-          .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
+    local flags, _, due, expires = struct.unpack(HOT_END, raw, place + FLAGS_AT)
+    -- Bits 1, 32 and 64: unlimited, per entity or boolean.
+    if flags % 2 > 0 or flags % 128 > 31 or (due > 0 and due <= now) then uncovered = nil break end
+    if uncovered > 0 and (expires == 0 or expires > now) then
+      local packed_no, balance = struct.unpack(HOT_BEGIN, raw, place)
+      if balance > 0 then
+        local take = balance < uncovered and balance or uncovered
+        uncovered = uncovered - take
+        if send then
+          parts, part_count = parts .. '\206' .. packed_no .. '\211' .. struct.pack('>i8', -take), part_count + 2
+          after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
+            .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
+        end
       end
     end
   end

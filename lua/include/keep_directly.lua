@@ -8,10 +8,11 @@ if part_count ~= 2 then
 end
 if keyed then packed_end = struct.pack('>BBI4', 144, 219, #receipt) .. receipt end
 if words then of_feature = struct.pack('>BBBI4c0B', 0, 1, 219, #words[at], words[at], 211) end
+local packed_cid, _, packed_version = struct.unpack(HEADER_IDS, values[1], CID_AT)
 local packed_now = struct.pack('>i8', now)
 local id = redis.call('XADD', KEYS[3], ARGV[1] .. '-*', 'd',
   packed_head .. packed_cid .. '\211' .. packed_now .. '\206' .. packed_version .. '\160' .. ARGV[5]
   .. of_feature .. ARGV[4] .. '\211' .. ARGV[4] .. packed_count .. parts .. packed_end)
-redis.call('HSET', KEYS[2], 'h', packed_form .. packed_cid .. packed_high .. packed_version
-  .. struct.pack('>i8i8', ARGV[1], string.sub(id, #ARGV[1] + 2)) .. packed_now .. '\0' .. packed_roll,
+redis.call('HSET', KEYS[2], 'h',
+  struct.pack(HEADER_AGAIN, values[1], ARGV[1], string.sub(id, #ARGV[1] + 2), now, 0, packed_roll),
   words and words[FIELDS_AT + paying] or buckets_field, after)
