@@ -124,6 +124,7 @@ def arguments(call: Spend, catalog: Catalog, settings: Any, looked_up: str) -> t
             return (*said, packed_text(call.info)) if is_logged(call) else said, plan.fields
         kept = packed_kept(settings.idempotency_ttl_s * 1000, settings.idempotency_bytes_max // settings.partitions, call.fingerprint)
         return (*said, packed_text(call.info), kept, *([looked_up] if looked_up else [])), plan.fields
+    more: tuple[Any, ...]
     if call.lock is not None:
         lock = call.lock
         first = lock.lock_id

@@ -13,12 +13,16 @@ from typing import Any, NamedTuple
 import hiredis
 
 from . import keys, scripts
-from .call import Plan, Spend, is_logged, packed_call, packed_kept, packed_text
+from .call import Plan, Spend, is_logged, packed_call, packed_kept
 
 _USUAL = b"%b%b$%d\r\n%b%b\r\n%b$%d\r\n%b%b\r\n%b%b%b$8\r\n%b\r\n%b"
 """Command · meta · customer · log · entities · record · generation and run_id · what the call is · amount · info and what is said of a key."""
 
-_AMOUNT = struct.Struct(">q")
+_MORE = b"$%d\r\n\xdb%b%b\r\n"
+_MORE_KEYED = _MORE + b"$%d\r\n%b%c%b\r\n"
+"""Info, and with a key what is said of that: as `packed_text` and `packed_kept` of call.py."""
+
+_pack_amount, _pack_size = struct.Struct(">q").pack, struct.Struct(">I").pack
 
 
 def bulk(value: Any) -> bytes:
@@ -54,7 +58,8 @@ class Packer:
     the scripts' arguments: carry_debts, ttl_ms, bytes_max."""
 
     def __init__(self, settings: tuple[int, int, int]):
-        self._carry_debts, self._ttl_ms, self._bytes_max = settings
+        self._carry_debts, ttl_ms, bytes_max = settings
+        self._kept = packed_kept(ttl_ms, bytes_max, b"")[:-1]
         self._places: dict[int, _Place] = {}
 
     def pack(self, call: Spend, plan: Plan, p: int, generation: bytes, run_id: bytes, record_key: bytes = b"") -> bytes | None:
@@ -70,15 +75,16 @@ class Packer:
             place = self._places[p] = _place(p, generation, run_id)
         name = call.customer_id.encode()
         size = len(place.customer) + len(name)
+        info = call.info
         begin, record, more = frame.begin, b"", b""
         if record_key:
-            begin, record = frame.begin_keyed, bulk(record_key)
-            more = bulk(packed_text(call.info)) + bulk(packed_kept(self._ttl_ms, self._bytes_max, call.fingerprint))
+            begin, record, prints = frame.begin_keyed, b"$%d\r\n%b\r\n" % (len(record_key), record_key), call.fingerprint
+            more = _MORE_KEYED % (len(info) + 5, _pack_size(len(info)), info, len(prints) + 17, self._kept, len(prints), prints)
         elif frame.is_logged:
-            more = bulk(packed_text(call.info))
+            more = _MORE % (len(info) + 5, _pack_size(len(info)), info)
         return _USUAL % (
             begin, place.meta, size, place.customer, name, place.log, size, place.entities, name, record, place.fence,
-            frame.call, _AMOUNT.pack(call.features[0][1]), more,
+            frame.call, _pack_amount(call.features[0][1]), more,
         )
 
     def _frame(self, call: Spend, plan: Plan) -> _Frame:
