@@ -34,6 +34,7 @@ if uncovered == 0 then
   if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
   return {'OK', id, unpack(answer)}
 end
+-- From here on the arguments are as other scripts have them.
 local ARGV, info = words or whole_arguments(), send and cmsgpack.unpack(ARGV[5])
 --- @include "ids"
 --- @include "general"

@@ -36,6 +36,7 @@ if uncovered == 0 then
   if brief then return id end
   return {'OK', id, unpack(answer)}
 end
+-- From here on the arguments are as other scripts have them.
 local ARGV, info = words or whole_arguments(), cmsgpack.unpack(ARGV[5])
 local mode = ARGV[4]
 --- @include "ids"

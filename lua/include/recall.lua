@@ -18,5 +18,8 @@ local function recall(stored, lost_until, fingerprint, looked_up, now, packed_ci
     if print == fingerprint then return {'REPLAY', id, reply} end
     return {'CONFLICT'}
   end
-  if (tonumber(lost_until) or 0) > now and not asked(KEYS[1], ARGV[1], looked_up) then return {'ASK', (struct.unpack('>i8', packed_cid))} end
+  if (tonumber(lost_until) or 0) > now and not asked(KEYS[1], ARGV[1], looked_up) then
+    local cid = struct.unpack('>i8', packed_cid)
+    return {'ASK', cid}
+  end
 end

@@ -16,7 +16,8 @@ from . import keys, scripts
 from .call import Plan, Spend, is_logged, packed_call, packed_kept
 
 _USUAL = b"%b%b$%d\r\n%b%b\r\n%b$%d\r\n%b%b\r\n%b%b%b$8\r\n%b\r\n%b"
-"""Command · meta · customer · log · entities · record · generation and run_id · what the call is · amount · info and what is said of a key."""
+"""Command · meta · customer · log · entities · record · generation and run_id · what the call is · amount · info and
+what is said of a key."""
 
 _MORE = b"$%d\r\n\xdb%b%b\r\n"
 _MORE_KEYED = _MORE + b"$%d\r\n%b%c%b\r\n"
