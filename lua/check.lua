@@ -8,38 +8,34 @@ KEYS 4 entities    the customer's entity ids
 KEYS 5 record      idempotency record; given only with a key
 ARGV 1 generation  of the partition, as the caller knows it
 ARGV 2 run_id      of the server the caller's connection was made to
-ARGV 3 carry_debts 1 where overage of free buckets outlives a reset
-ARGV 4 send        1 to spend what is allowed
-ARGV 5 entity_id   '' for none
-ARGV 6 info        opaque, for the log
-ARGV 7 fingerprint of the decoded call; '' without a key
-ARGV 8 ttl_ms      life of an idempotency record
-ARGV 9 looked_up   generation and cursor of the snapshot in which SQL did not have the key; '' before
-ARGV 10 bytes_max  bound of this partition's idempotency records
-ARGV 11 count      how many feature fields follow
-ARGV 12 fields     see include/call.lua; then 1 and the feature
+ARGV 3 call        packed: its features and settings; include/begin_directly.lua says how
+ARGV 4 amounts     of its features, packed in 8 bytes each
+ARGV 5 info        with send_event: opaque, for the log; a string in MessagePack
+ARGV 6 kept        with a key: life of a record, bound of this partition's, the call's fingerprint; packed
+ARGV 7 looked_up   with a key: generation and cursor of the snapshot in which SQL did not have it
 ANSWER OK id now allowed reason shown required blobs[] entity_blobs[] parts[]; allowed by the only field
        and not sent: now and its blob, packed
 CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS ARCHIVED
 --]]
 --- @include "fence"
 --- @include "formats"
-local FIELDS_AT = 12
-local send, receipt = ARGV[4] == '1', ''
+local send, receipt = false, ''
 --- @include "begin_directly"
 if uncovered == 0 then
   local packed = values[1 + paying]
   if not send and count == 1 then return struct.pack('>i8', now) .. packed end
   local blobs, none = {}, {}
   for i = 1, count do blobs[i], none[i] = values[1 + i] or '', {} end
-  local answer = {now, 1, '', paying ~= tonumber(ARGV[at + 1]) and 1 or 0, price, blobs, none, {}}
+  local answer = {now, 1, '', paying ~= (words and words[at + 1] or 1) and 1 or 0, price, blobs, none, {}}
   if not send then return {'OK', '', unpack(answer)} end
   blobs[paying], answer[8] = after, {cmsgpack.unpack(parts)}
-  if keyed then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), cid) end
+  if keyed then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), packed_cid) end
 --- @include "keep_directly"
   if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
   return {'OK', id, unpack(answer)}
 end
+-- From here on the arguments are as other scripts have them.
+local ARGV, info = words or whole_arguments(), send and cmsgpack.unpack(ARGV[5])
 --- @include "ids"
 --- @include "general"
 --- @include "judge"
@@ -67,8 +63,8 @@ end
 pack_touched()
 local customer, entities = shown()
 local answer = {now, allowed, reason, chosen, required, customer, entities, paid}
-if keyed then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), cid) end
-local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], {{ARGV[at], amount, applied, paid}}, receipt)
+if keyed then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), packed_cid) end
+local id = append(KEYS[3], ARGV[1], 1, now, entity_id, info, {{ARGV[at], amount, applied, paid}}, receipt)
 write_changed(KEYS[2])
 if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
 return {'OK', id, unpack(answer)}

@@ -84,7 +84,7 @@ changes[#changes + 1] = {'h+', ARGV[4], expires_at, hold}
 pack_touched()
 local customer, entities = shown()
 local reply = {now, allowed, reason, chosen, required, customer, entities, paid, expires_at, ARGV[4]}
-local receipt = fingerprint ~= '' and new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(reply), cid)
+local receipt = fingerprint ~= '' and new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(reply), packed_cid)
 local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], {{ARGV[at], amount, applied, paid}},
   receipt or '')
 plain_writes[lock_field(ARGV[4])] = cmsgpack.pack({header[4], header[5], hold})

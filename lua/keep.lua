@@ -24,19 +24,19 @@ local ledger_at, new_receipt, remember
 local now = fence(KEYS[1], ARGV[1], ARGV[2])
 if not now then return {'STALE'} end
 local PLACE_MS = 60000
-local action, cid, fingerprint, ttl_ms = ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local action, packed_cid, fingerprint, ttl_ms = ARGV[3], struct.pack('>i8', ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local meta, stored = redis.call('HMGET', KEYS[1], 'kl', 'ik'), redis.call('GET', KEYS[2])
 local ledger, total = ledger_at(meta[2], now, ttl_ms)
 if action == 'take' then
-  local found = recall(stored, meta[1], fingerprint, ARGV[7], now, cid)
+  local found = recall(stored, meta[1], fingerprint, ARGV[7], now, packed_cid)
   if not found and total > tonumber(ARGV[8]) then found = {'FULL'} end
   if found then return found end
-  local receipt = new_receipt(now + PLACE_MS, fingerprint, '', cid)
+  local receipt = new_receipt(now + PLACE_MS, fingerprint, '', packed_cid)
   redis.call('SET', KEYS[2], receipt .. '0-0' .. string.char(3), 'PX', PLACE_MS)  -- not counted: it goes soon
   return {'OK'}
 end
 local end_ms, of, print, reply = record_parts(stored)
-local is_place = of == cid and print == fingerprint and reply == ''
+local is_place = of == packed_cid and print == fingerprint and reply == ''
 if action == 'free' then
   if is_place then redis.call('DEL', KEYS[2]) end
 elseif is_place or not end_ms or end_ms <= now then

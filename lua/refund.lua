@@ -126,7 +126,7 @@ changes[#changes + 1] = {'f', tonumber(ARGV[12]), tonumber(ARGV[13]), state}
 pack_touched()
 local customer, entities = shown()
 local reply = {now, applied, dropped, held, customer, entities, all_paid}
-local receipt = fingerprint ~= '' and new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(reply), cid)
+local receipt = fingerprint ~= '' and new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(reply), packed_cid)
 local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], features, receipt or '')
 write_changed(KEYS[2])
 if receipt then remember(KEYS[1], ledger, KEYS[#KEYS], receipt, ttl_ms, id) end

@@ -129,7 +129,7 @@ plain_writes[returned_field(string.format('%d', gen), string.format('%d', seq))]
 plain_writes[lock_field(ARGV[4])] = false
 pack_touched()
 local reply = {outcome, final}
-local receipt = fingerprint ~= '' and not late and new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(reply), cid)
+local receipt = fingerprint ~= '' and not late and new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(reply), packed_cid)
 local difference = final - held_units
 local events = {}
 if difference ~= 0 then events[1] = {feature_id, difference, difference - (extra > 0 and left or -left), paid} end

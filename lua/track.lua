@@ -8,25 +8,19 @@ KEYS 4 entities    the customer's entity ids
 KEYS 5 record      idempotency record; given only with a key
 ARGV 1 generation  of the partition, as the caller knows it
 ARGV 2 run_id      of the server the caller's connection was made to
-ARGV 3 carry_debts 1 where overage of free buckets outlives a reset
-ARGV 4 mode        cap, reject or overflow
-ARGV 5 entity_id   '' for none
-ARGV 6 info        opaque, for the log
-ARGV 7 fingerprint of the decoded call; '' without a key
-ARGV 8 ttl_ms      life of an idempotency record
-ARGV 9 looked_up   generation and cursor of the snapshot in which SQL did not have the key; '' before
-ARGV 10 bytes_max  bound of this partition's idempotency records
-ARGV 11 count      how many feature fields follow
-ARGV 12 brief      1 where the entry's id is answer enough
-ARGV 13 fields     see include/call.lua; then the number of features and the features
+ARGV 3 call        packed: its features and settings; include/begin_directly.lua says how
+ARGV 4 amounts     of its features, packed in 8 bytes each
+ARGV 5 info        opaque, for the log; a string in MessagePack
+ARGV 6 kept        with a key: life of a record, bound of this partition's, the call's fingerprint; packed
+ARGV 7 looked_up   with a key: generation and cursor of the snapshot in which SQL did not have it
 ANSWER OK id now applied[] dropped[] held[] blobs[] entity_blobs[] parts[]; brief only the id
 CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL REFUSED RANGE SLOTS ARCHIVED
 --]]
 --- @include "fence"
 --- @include "formats"
-local FIELDS_AT = 13
-local send, mode, brief, receipt = true, ARGV[4], ARGV[12] == '1', ''
+local send, receipt = true, ''
 --- @include "begin_directly"
+local brief = choice == 1
 if uncovered == 0 then
   local answer
   if not brief then
@@ -35,13 +29,16 @@ if uncovered == 0 then
     answer = {now, {amount}, {0}, {1}, blobs, none, {cmsgpack.unpack(parts)}}
   end
   if keyed then
-    receipt = new_receipt(now + ttl_ms, fingerprint, answer and cmsgpack.pack(answer) or '', cid)
+    receipt = new_receipt(now + ttl_ms, fingerprint, answer and cmsgpack.pack(answer) or '', packed_cid)
   end
 --- @include "keep_directly"
   if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
   if brief then return id end
   return {'OK', id, unpack(answer)}
 end
+-- From here on the arguments are as other scripts have them.
+local ARGV, info = words or whole_arguments(), cmsgpack.unpack(ARGV[5])
+local mode = ARGV[4]
 --- @include "ids"
 --- @include "general"
 --- @include "judge"
@@ -82,9 +79,9 @@ pack_touched()
 local customer, entities = shown()
 local answer = {now, applied, dropped, held, customer, entities, parts}
 if keyed then
-  receipt = new_receipt(now + ttl_ms, fingerprint, brief and '' or cmsgpack.pack(answer), cid)
+  receipt = new_receipt(now + ttl_ms, fingerprint, brief and '' or cmsgpack.pack(answer), packed_cid)
 end
-local id = append(KEYS[3], ARGV[1], 1, now, entity_id, ARGV[6], features, receipt)
+local id = append(KEYS[3], ARGV[1], 1, now, entity_id, info, features, receipt)
 write_changed(KEYS[2])
 if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
 if brief then return id end

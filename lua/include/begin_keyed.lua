@@ -1,13 +1,13 @@
 -- As begin.lua, and what the call's idempotency key, the last of its keys, stands for already.
 --- @include "marks"
 --- @include "begin"
-local fingerprint, ttl_ms, cid = ARGV[7], tonumber(ARGV[8]), header[2]
+local fingerprint, ttl_ms, packed_cid = ARGV[7], tonumber(ARGV[8]), struct.pack('>i8', header[2])
 local refusal, ledger, ledger_at, new_receipt, remember
 if fingerprint ~= '' then
 --- @include "receipt"
 --- @include "recall"
   local meta = redis.call('HMGET', KEYS[1], 'kl', 'ik')
-  refusal = recall(redis.call('GET', KEYS[#KEYS]), meta[1], fingerprint, ARGV[9], now, cid)
+  refusal = recall(redis.call('GET', KEYS[#KEYS]), meta[1], fingerprint, ARGV[9], now, packed_cid)
   local total
   ledger, total = ledger_at(meta[2], now, ttl_ms)
   if not refusal and total > tonumber(ARGV[10]) then refusal = {'FULL'} end

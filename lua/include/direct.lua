@@ -8,43 +8,46 @@
 -- `part_count` elements.
 local at, paying, price, uncovered = features_at + 1, nil, nil, nil
 local after, parts, part_count = nil, '', 0
-local amount = tonumber(ARGV[at + 2])
-if state_flags == 0 and entity_id == '' and amount > 0 and ARGV[features_at] == '1' and not refusal then
-  if count == 1 then
+local amount = struct.unpack(AMOUNT, ARGV[4])
+if state_flags == 0 and amount > 0 and not refusal then
+  if not words then
     if values[2] and not values[3] then paying, price = 1, amount end
-  else
-    local lists, own = false, tonumber(ARGV[at + 1])
+  elseif entity_id == '' and words[features_at] == 1 then
+    local lists, own = false, words[at + 1]
     for i = 2 + count, 1 + 2 * count do lists = lists or values[i] end
     if lists then
       paying = nil
     elseif values[1 + own] then
       paying, price = own, amount
-    elseif ARGV[at + 3] == '1' and values[1 + tonumber(ARGV[at + 4])] then
-      local n, d = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
+    elseif words[at + 3] == 1 and values[1 + words[at + 4]] then
+      local n, d = words[at + 5], words[at + 6]
       if n > 0 and amount <= 9007199254740991 / n then
         local product = amount * n
         local rest = math.fmod(product, d)
-        paying, price = tonumber(ARGV[at + 4]), (product - rest) / d + (rest > 0 and 1 or 0)
-        parts, part_count = cmsgpack.pack(-1, string.sub(ARGV[FIELDS_AT + paying], 3), n, d), 4
+        paying, price = words[at + 4], (product - rest) / d + (rest > 0 and 1 or 0)
+        parts, part_count = cmsgpack.pack(-1, string.sub(words[FIELDS_AT + paying], 3), n, d), 4
       end
     end
   end
 end
 if paying then
   after, uncovered = values[1 + paying], price
-  local raw, format, rows, slots = after, struct.unpack(COUNTS, after)
+  local raw, format, rows, slots = after, struct.unpack(COUNTS_HEAD, after)
   if format ~= FORMAT or slots > 0 then rows, uncovered = 0, nil end
   for place = COUNTS_SIZE + 1, COUNTS_SIZE + rows * HOT_SIZE, HOT_SIZE do
-    local no, balance, _, flags, _, due, expires = struct.unpack(HOT, raw, place)
-    -- 97: unlimited, per entity or boolean
-    if bit.band(flags, 97) ~= 0 or (due > 0 and due <= now) then uncovered = nil break end
-    if uncovered > 0 and balance > 0 and (expires == 0 or expires > now) then
-      local take = balance < uncovered and balance or uncovered
-      uncovered = uncovered - take
-      if send then
-        parts, part_count = parts .. struct.pack('>BI4Bi8', 206, no, 211, -take), part_count + 2
-        after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
-          .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
+    local flags, _, due, expires = struct.unpack(HOT_END, raw, place + FLAGS_AT)
+    -- Bits 1, 32 and 64: unlimited, per entity or boolean.
+    if flags % 2 > 0 or flags % 128 > 31 or (due > 0 and due <= now) then uncovered = nil break end
+    if uncovered > 0 and (expires == 0 or expires > now) then
+      local packed_no, balance = struct.unpack(HOT_BEGIN, raw, place)
+      if balance > 0 then
+        local take = balance < uncovered and balance or uncovered
+        uncovered = uncovered - take
+        if send then
+          parts, part_count = parts .. '\206' .. packed_no .. '\211' .. struct.pack('>i8', -take), part_count + 2
+          after = string.sub(after, 1, place + BALANCE_AT - 1) .. struct.pack('>i8', balance - take)
+            .. string.sub(after, place + BALANCE_AT + BALANCE_SIZE)
+        end
       end
     end
   end

@@ -6,6 +6,7 @@
 local function opened(meta, generation, run_id)
   if meta[1] ~= generation or meta[2] ~= run_id then return nil end
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000) + (tonumber(meta[3]) or 0)
+  local us = time[2] + 0
+  return time[1] * 1000 + (us - us % 1000) / 1000 + (meta[3] or 0)
 end
 local function fence(meta_key, generation, run_id) return opened(redis.call('HMGET', meta_key, 'gen', 'run', 'off'), generation, run_id) end

@@ -2,7 +2,7 @@
 -- and remember, which a call without a key need not have.
 -- A receipt is [format, end_ms, cid, fingerprint] packed, then the reply ('' for one that is no more than
 -- the entry's id). The log carries that; the record behind it has the entry's id and, last, its length.
-local RECEIPT = '>Bi8i8Bc0'
+local RECEIPT = '>Bi8c8Bc0'
 -- Bytes of live records: format, the time's window of ttl/8, the bytes of all, of this window, of each before.
 local LEDGER, LEDGER_HEAD, OLDER_AT, WINDOWS = '>Bi8i8i8i8i8i8i8i8i8i8i8', '>Bi8i8i8', 26, 9
 
@@ -23,8 +23,8 @@ ledger_at = function(packed, now, ttl_ms)
 end
 
 -- `reply` is packed.
-new_receipt = function(end_ms, fingerprint, reply, cid)
-  return struct.pack(RECEIPT, FORMAT, end_ms, cid, #fingerprint, fingerprint) .. reply
+new_receipt = function(end_ms, fingerprint, reply, packed_cid)
+  return struct.pack(RECEIPT, FORMAT, end_ms, packed_cid, #fingerprint, fingerprint) .. reply
 end
 
 -- Keeps a receipt for so long, of the entry with this id, and counts it in the ledger.

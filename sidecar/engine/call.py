@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Sequence
 
@@ -12,6 +13,8 @@ from . import scripts
 if TYPE_CHECKING:
     from ..catalog.model import Feature
     from ..catalog.snapshot import Catalog
+
+_AMOUNT, _KEPT, _TEXT = struct.Struct(">q"), struct.Struct(">qqB"), struct.Struct(">BI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +118,66 @@ def arguments(call: Spend, catalog: Catalog, settings: Any, looked_up: str) -> t
     """The script's own arguments (after generation and run_id) and the features they touch."""
     also = call.refunded.systems if call.refunded is not None else ()
     plan = plan_of(tuple([feature.id for feature, _ in call.features]), catalog, also)
-    spec: list[Any] = []
-    for (feature_id, at, systems), (_, amount) in zip(plan.spec, call.features):
-        spec += (feature_id, at, amount, *systems)
-    more: tuple[Any, ...] = (int(call.brief),) if call.script is scripts.TRACK else ()
+    if call.lock is None and call.refunded is None:
+        said = packed_call(call, plan, int(settings.persist_free_overage)), b"".join([_AMOUNT.pack(amount) for _, amount in call.features])
+        if not call.key:
+            return (*said, packed_text(call.info)) if is_logged(call) else said, plan.fields
+        kept = packed_kept(settings.idempotency_ttl_s * 1000, settings.idempotency_bytes_max // settings.partitions, call.fingerprint)
+        return (*said, packed_text(call.info), kept, *([looked_up] if looked_up else [])), plan.fields
+    more: tuple[Any, ...]
     if call.lock is not None:
         lock = call.lock
-        first: Any = lock.lock_id
+        first = lock.lock_id
         more = (lock.expires_at, call.customer_id, lock.open_max, lock.life_ms, lock.claimed_ms)
-    elif call.refunded is not None:
+    else:
+        assert call.refunded is not None
         of = call.refunded
         first = call.mode
         more = (of.gen, of.seq, of.made_ms, msgpack.packb(of.event), of.returned, of.returned_from, of.lock_id)
-    elif call.script is scripts.TRACK:
-        first = call.mode
-    else:
-        first = 1 if call.mode == "send" else 0
     return (
         int(settings.persist_free_overage), first, call.entity_id, call.info, call.fingerprint,
         settings.idempotency_ttl_s * 1000, looked_up,
         settings.idempotency_bytes_max // settings.partitions, len(plan.fields), *more,
-        *plan.bucket_fields, *plan.state_fields(call.entity_id), len(call.features), *spec,
+        *of_features(call, plan),
     ), plan.fields
+
+
+def of_features(call: Spend, plan: Plan) -> list[Any]:
+    """What a script is told of the features: the fields to read, then each feature with its amount."""
+    told: list[Any] = [*plan.bucket_fields, *plan.state_fields(call.entity_id), len(call.features)]
+    for (feature_id, at, systems), (_, amount) in zip(plan.spec, call.features):
+        told += (feature_id, at, amount, *systems)
+    return told
+
+
+def packed_call(call: Spend, plan: Plan, carry_debts: int) -> bytes:
+    """What all calls like this one say to check.lua or track.lua, whatever their amounts; see
+    lua/include/begin_directly.lua."""
+    is_track = call.script is scripts.TRACK
+    choice = call.brief if is_track else call.mode == "send"
+    feature_id, _, _ = plan.spec[0]
+    single = len(plan.fields) == len(plan.spec) == 1 and not call.entity_id
+    names = (plan.bucket_fields[1].encode(), plan.attached_fields[0].encode(), b"\0\1%b\xd3" % packed_text(feature_id.encode()))
+    parts = [struct.pack(">BB", single, choice)]
+    for name in names if single else (b"", b"", b""):
+        parts.append(struct.pack(">H", len(name)) + name)
+    told: list[Any] = [*plan.bucket_fields, *plan.state_fields(call.entity_id), len(call.features)]
+    for feature_id, at, systems in plan.spec:
+        told += (feature_id, at, 0, *systems)
+    words = ["", "", str(carry_debts), call.mode, call.entity_id, len(plan.fields), *told]
+    return b"".join((*parts, msgpack.packb(words)))
+
+
+def is_logged(call: Spend) -> bool:
+    """Whether a check or track may become an event of its own, whose info the log keeps."""
+    return call.script is scripts.TRACK or call.mode == "send"
+
+
+def packed_kept(ttl_ms: int, bytes_max: int, fingerprint: bytes) -> bytes:
+    """What check.lua and track.lua are told of a call's key."""
+    return _KEPT.pack(ttl_ms, bytes_max, len(fingerprint)) + fingerprint
+
+
+def packed_text(data: bytes) -> bytes:
+    """A string as the log has it: MessagePack, its size in four bytes."""
+    return _TEXT.pack(219, len(data)) + data

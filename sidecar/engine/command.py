@@ -7,18 +7,23 @@ else a call may be is packed argument by argument; a test holds the two equal.
 
 from __future__ import annotations
 
+import struct
 from typing import Any, NamedTuple
 
 import hiredis
 
 from . import keys, scripts
-from .call import Plan, Spend
+from .call import Plan, Spend, is_logged, packed_call, packed_kept
 
-_USUAL = b"%b%b$%d\r\n%b%b\r\n%b$%d\r\n%b%b\r\n%b%b%b$%d\r\n%b\r\n%b%b$%d\r\n%b\r\n%b"
-"""Command · meta · customer · log · entities · record · generation and run_id · what the call is · info
-· fingerprint · its feature · amount · its credit systems."""
+_USUAL = b"%b%b$%d\r\n%b%b\r\n%b$%d\r\n%b%b\r\n%b%b%b$8\r\n%b\r\n%b"
+"""Command · meta · customer · log · entities · record · generation and run_id · what the call is · amount · info and
+what is said of a key."""
 
-_EMPTY = b"$0\r\n\r\n"
+_MORE = b"$%d\r\n\xdb%b%b\r\n"
+_MORE_KEYED = _MORE + b"$%d\r\n%b%c%b\r\n"
+"""Info, and with a key what is said of that: as `packed_text` and `packed_kept` of call.py."""
+
+_pack_amount, _pack_size = struct.Struct(">q").pack, struct.Struct(">I").pack
 
 
 def bulk(value: Any) -> bytes:
@@ -41,13 +46,12 @@ class _Place(NamedTuple):
 
 class _Frame(NamedTuple):
     """What is said of every usual call of a feature in one mode: the command's beginning without a
-    key and with one, and what comes after run_id, after the fingerprint, and after the amount."""
+    key and with one, what the call is, and whether the log keeps its info."""
 
     begin: bytes
     begin_keyed: bytes
-    what: bytes
-    feature: bytes
-    systems: bytes
+    call: bytes
+    is_logged: bool
 
 
 class Packer:
@@ -55,7 +59,8 @@ class Packer:
     the scripts' arguments: carry_debts, ttl_ms, bytes_max."""
 
     def __init__(self, settings: tuple[int, int, int]):
-        self._carry_debts, self._ttl_ms, self._bytes_max = settings
+        self._carry_debts, ttl_ms, bytes_max = settings
+        self._kept = packed_kept(ttl_ms, bytes_max, b"")[:-1]
         self._places: dict[int, _Place] = {}
 
     def pack(self, call: Spend, plan: Plan, p: int, generation: bytes, run_id: bytes, record_key: bytes = b"") -> bytes | None:
@@ -69,29 +74,26 @@ class Packer:
         place = self._places.get(p)
         if place is None or place.generation != generation or place.run_id != run_id:
             place = self._places[p] = _place(p, generation, run_id)
-        name, info, amount = call.customer_id.encode(), call.info, b"%d" % call.features[0][1]
+        name = call.customer_id.encode()
         size = len(place.customer) + len(name)
-        begin, record, fingerprint = frame.begin, b"", _EMPTY
+        info = call.info
+        begin, record, more = frame.begin, b"", b""
         if record_key:
-            begin, record, fingerprint = frame.begin_keyed, bulk(record_key), bulk(call.fingerprint)
+            begin, record, prints = frame.begin_keyed, b"$%d\r\n%b\r\n" % (len(record_key), record_key), call.fingerprint
+            more = _MORE_KEYED % (len(info) + 5, _pack_size(len(info)), info, len(prints) + 17, self._kept, len(prints), prints)
+        elif frame.is_logged:
+            more = _MORE % (len(info) + 5, _pack_size(len(info)), info)
         return _USUAL % (
             begin, place.meta, size, place.customer, name, place.log, size, place.entities, name, record, place.fence,
-            frame.what, len(info), info, fingerprint, frame.feature, len(amount), amount, frame.systems,
+            frame.call, _pack_amount(call.features[0][1]), more,
         )
 
     def _frame(self, call: Spend, plan: Plan) -> _Frame:
-        feature_id, at, systems = plan.spec[0]
-        is_track = call.script is scripts.TRACK
-        first: Any = call.mode if is_track else int(call.mode == "send")
-        brief = (int(call.brief),) if is_track else ()
-        names = (*brief, *plan.bucket_fields, *plan.attached_fields)
-        parts = 3 + 4 + 2 + 9 + len(names) + 4 + len(systems)
+        logged = is_logged(call)
         begin = b"*%d\r\n" + bulk("EVALSHA") + bulk(call.script.sha) + b"$1\r\n%d\r\n"
+        parts = 3 + 4 + 2 + 2
         return _Frame(
-            begin % (parts, 4), begin % (parts + 1, 5),
-            bulk(self._carry_debts) + bulk(first) + _EMPTY,
-            b"".join(map(bulk, (self._ttl_ms, "", self._bytes_max, len(plan.fields), *names, 1, feature_id, at))),
-            b"".join(map(bulk, systems)),
+            begin % (parts + logged, 4), begin % (parts + 3, 5), bulk(packed_call(call, plan, self._carry_debts)), logged,
         )
 
 

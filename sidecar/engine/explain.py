@@ -12,7 +12,7 @@ import msgpack
 
 from ..domain import layout
 from . import keys, loader, scripts
-from .call import Spend, arguments
+from .call import Spend, of_features, plan_of
 from .errors import StoreUnavailable
 from .spend import CustomerMissing, EntityMissing
 
@@ -104,14 +104,13 @@ async def explain(
     Raises CustomerMissing, EntityMissing, StoreUnavailable and ReplyLost."""
     p = engine.partition_of(customer_id)
     one = Spend(scripts.CHECK, customer_id, entity_id, ((feature, 10**feature.precision),), "")
-    as_check, fields = arguments(one, catalog, engine.settings, "")
-    own = len(scripts.CHECK.args) - len(("generation", "run_id", "fields"))
+    plan = plan_of((feature.id,), catalog)
     script_keys = (*keys.of_customer(p, customer_id), keys.locks(p, customer_id))
-    args = (engine.carry_debts, entity_id, len(fields), *as_check[own:])
+    args = (engine.carry_debts, entity_id, len(plan.fields), *of_features(one, plan))
     for _ in range(loader.ATTEMPTS_MAX):
         code, *rest = await engine.run(scripts.EXPLAIN, p, script_keys, args)
         if code == b"OK":
-            return _explanation(rest, fields)
+            return _explanation(rest, plan.fields)
         if code == b"ENTITY":
             raise EntityMissing(entity_id)
         if await engine.project(customer_id) is None:

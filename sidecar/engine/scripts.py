@@ -100,14 +100,15 @@ _FENCED = ("generation", "run_id")
 _STATE = (*_FENCED, "carry_debts")
 _CUSTOMER = ("meta", "customer", "log", "entities")
 _KEYED = ("entity_id", "info", "fingerprint", "ttl_ms", "looked_up", "bytes_max", "count")
+_PACKED = ("call", "amounts", "info", "kept", "looked_up")
 _KEYED_CODES = ("STALE", "MISSING", "ENTITY", "REPLAY", "CONFLICT", "ASK", "FULL")
 
 TRACK = Script(
-    "track", (*_CUSTOMER, "record"), (*_STATE, "mode", *_KEYED, "brief", "fields"),
+    "track", (*_CUSTOMER, "record"), (*_FENCED, *_PACKED),
     (*_KEYED_CODES, "REFUSED", "RANGE", "SLOTS", "ARCHIVED"),
 )
 CHECK = Script(
-    "check", (*_CUSTOMER, "record"), (*_STATE, "send", *_KEYED, "fields"), (*_KEYED_CODES, "RANGE", "SLOTS", "ARCHIVED")
+    "check", (*_CUSTOMER, "record"), (*_FENCED, *_PACKED), (*_KEYED_CODES, "RANGE", "SLOTS", "ARCHIVED")
 )
 HOLD = Script(
     "hold", (*_CUSTOMER, "locks", "holds", "record"),

@@ -1,4 +1,4 @@
-"""The shipped scripts on a real Valkey, called one by one with arguments made by hand."""
+"""The shipped scripts on a real Valkey, called one by one; all but check and track with arguments made by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any, Iterable
 import msgpack
 import redis
 
+from sidecar.catalog.model import Feature
+from sidecar.catalog.snapshot import Catalog
 from sidecar.domain import layout
 from sidecar.domain.layout import Row
 from sidecar.engine import keys, scripts
+from sidecar.engine.call import Spend, arguments, packed_call, plan_of
+from sidecar.settings import Settings
 
 GENERATION, RUN_ID, CID = 3, b"run", 7
 META, LOG = keys.meta(0), keys.log(0)
@@ -113,21 +117,24 @@ class Scripted:
 
     def spend(
         self, verb: str, amounts: dict[str, int], mode: str = "", entity: str = "", key: str = "", fingerprint: bytes = b"f" * 16,
-        looked_up: str = "", bytes_max: int = 1 << 20, name: str = "c", brief: bool = False, **kw: Any,
+        looked_up: str = "", bytes_max: int = 1 << 20, name: str = "c", brief: bool = False, info: bytes = b"", also: tuple[str, ...] = (),
+        **kw: Any,
     ) -> Any:
-        """track (mode cap, reject, overflow) or check (mode send or ''), a short answer of check in full."""
-        fields = ["h", *(f"b:{f}" for f in amounts)]
-        fields += [f"e:{entity}", *(f"x:{f}\0{entity}" for f in amounts)] if entity else [f"a:{f}" for f in amounts]
-        spec = [part for i, (f, amount) in enumerate(amounts.items(), 1) for part in (f, i, amount, 0)]
-        script = scripts.TRACK if verb == "track" else scripts.CHECK
-        word = (mode or "cap") if verb == "track" else str(int(mode == "send"))
-        record = (keys.record(0, keys.digest(name, key)),) if key else ()
-        if verb == "track":
-            fields = [int(brief), *fields]
-        answer = self.run(
-            script, self.state_keys(name) + record, 0, word, entity, b"", fingerprint if key else b"", TTL_MS, looked_up, bytes_max,
-            len(amounts), *fields, len(amounts), *spec, **kw,
+        """track (mode cap, reject, overflow) or check (mode send or ''), a short answer of check in full; `also` are
+        features beside those of the call."""
+        features = {f: Feature(f, f, "single_use") for f in (*amounts, *also)}
+        script, mode = (scripts.TRACK, mode or "cap") if verb == "track" else (scripts.CHECK, mode)
+        call = Spend(
+            script, name, entity, tuple((features[f], amount) for f, amount in amounts.items()), mode, info, key,
+            fingerprint if key else b"", brief=brief,
         )
+        chosen = Settings(idempotency_ttl_s=TTL_MS // 1000, partitions=1).model_copy(update={"idempotency_bytes_max": bytes_max})
+        catalog = Catalog.of(1, features.values(), ())
+        args, _ = arguments(call, catalog, chosen, looked_up)
+        if also:
+            args = (packed_call(call, plan_of(tuple(amounts), catalog, also), 0), *args[1:])
+        record = (keys.record(0, keys.digest(name, key)),) if key else ()
+        answer = self.run(script, self.state_keys(name) + record, *args, **kw)
         return in_full(answer, *amounts.values()) if verb == "check" else answer
 
     def _named(

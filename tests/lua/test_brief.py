@@ -71,15 +71,12 @@ def test_what_is_remembered_briefly_is_told_briefly_to_whoever_asks(scripted: Sc
 
 
 def test_a_short_check_says_what_a_full_one_says(scripted: Scripted) -> None:
-    """With the feature asked for twice among the fields the answer is not short."""
+    """With another feature among the fields the answer is not short."""
     assert scripted.load({"a": [bucket(1, 10), bucket(2, 10)]}) == [b"OK"]
-    name = scripted.state_keys()
-    begin = (0, 0, "", b"", b"", TTL_MS, "", 1 << 20)
-    short: Any = scripted.run(scripts.CHECK, name, *begin, 1, "h", "b:a", "a:a", 1, "a", 1, 12, 0)
-    full: Any = scripted.run(scripts.CHECK, name, *begin, 2, "h", "b:a", "b:b", "a:a", "a:b", 1, "a", 1, 12, 0)
-    assert isinstance(short, bytes) and full[:2] == [b"OK", b""]
-    assert 0 <= full[2] - int.from_bytes(short[:8], "big") < 60_000
-    assert full[3:] == [1, b"", 0, 12, [short[8:], b""], [[], []], []]
+    short = scripted.spend("check", {"a": 12})
+    full = scripted.spend("check", {"a": 12}, also=("b",))
+    assert 0 <= full[2] - short[2] < 60_000
+    assert full[:2] == short[:2] and full[3:] == [1, b"", 0, 12, [*short[7], b""], [[], []], []]
 
 
 @pytest.mark.parametrize("size", [0, 255, 256, 65_535, 65_536, 300_000])
@@ -87,10 +84,8 @@ def test_a_short_check_says_what_a_full_one_says(scripted: Scripted) -> None:
 def test_a_record_holds_info_of_any_size(scripted: Scripted, size: int, key: str) -> None:
     """What is written directly says the sizes of its texts itself."""
     assert scripted.load({"a": [bucket(1, 10)]}) == [b"OK"]
-    info, name = b"\xff" * size, scripted.state_keys()
-    record = (keys.record(0, keys.digest("c", key)),) if key else ()
-    args = (0, "cap", "", info, b"f" * 16 if key else b"", TTL_MS, "", 1 << 20, 1, 1, "h", "b:a", "a:a", 1, "a", 1, 3, 0)
-    assert scripted.run(scripts.TRACK, name + record, *args) == b"3-0"
+    info = b"\xff" * size
+    assert scripted.spend("track", {"a": 3}, info=info, key=key, brief=True) == b"3-0"
     (_, entry), = scripted.client.xrange(LOG)
     found = msgpack.unpackb(entry[b"d"], raw=True, strict_map_key=False)
     assert found[6] == info and found[7:-1] == [0, 1, b"a", 3, 3, 2, 1, -3, []]

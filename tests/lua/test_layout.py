@@ -61,6 +61,7 @@ def test_every_constant_is_known_here(constants: dict[str, Any]) -> None:
     known = {
         *COLUMNS, *FLAGS, "FORMAT", "MAX", "USED_HIGH_UNIT", "ROW_WIDTH", "SLOT_WIDTH", "PERIOD", "COUNTS", "HOT", "SLOT", "HEADER",
         "SLOT_GRANTED", "SLOT_HELD", "ABSENT", "HOT_WIDTH", "COUNTS_SIZE", "HOT_SIZE", "BALANCE_AT", "BALANCE_SIZE", "PACKED_MAX",
+        "COUNTS_HEAD", "HOT_BEGIN", "HOT_END", "FLAGS_AT", "HEADER_IDS", "CID_AT", "HEADER_END", "LAST_MS_AT", "HEADER_AGAIN",
     }
     assert set(constants) == known, "a new constant needs its comparison"
 
@@ -71,14 +72,30 @@ def test_packed_forms_are_the_same(constants: dict[str, Any]) -> None:
         assert constants[name] == ">" + "".join(IN_LUA[letter] for letter in form.format[1:]), name
     assert constants["HOT_WIDTH"] == layout.HOT_WIDTH == len(layout.HOT.format) - 1
     assert (constants["COUNTS_SIZE"], constants["HOT_SIZE"]) == (layout.COUNTS.size, layout.HOT.size)
+    assert constants["COUNTS"].startswith(constants["COUNTS_HEAD"])
+    assert constants["HOT"].replace("I4", "c4", 1).startswith(constants["HOT_BEGIN"])
+    assert constants["HOT"].endswith(constants["HOT_END"][1:])
+    assert constants["FLAGS_AT"] == constants["HOT_SIZE"] - _size(constants["HOT_END"])
+    # The header: cid and version's lower half; what follows the log's entry; all but that as it was.
+    assert constants["CID_AT"] == 1 + struct.calcsize(">B") and _size(constants["HEADER_IDS"]) == struct.calcsize(">qq")
+    assert constants["LAST_MS_AT"] == 1 + struct.calcsize(">Bqqqq") and constants["HEADER_END"].replace("c4", "I4") == ">i8BI4"
+    assert constants["HEADER_AGAIN"] == f">c{struct.calcsize('>Bqq')}i8i8" + constants["HEADER_END"][1:]
+    assert _size(constants["HEADER_AGAIN"]) == layout.HEADER.size
     before_balance = struct.Struct(layout.HOT.format[: 1 + Row._fields.index("balance")])
     assert (constants["BALANCE_AT"], constants["BALANCE_SIZE"]) == (before_balance.size, 8)
 
 
+def _size(form: str) -> int:
+    """The size of what a format of Lua's struct packs."""
+    return sum(int(size or 1) for size in re.findall(r"[BIic](\d*)", form))
+
+
 def test_numbers_written_out_in_the_direct_way_are_the_flags() -> None:
     source = without_comments((LUA / "include" / "direct.lua").read_text())
-    masks = {int(mask) for mask in re.findall(r"bit\.band\(flags, (\d+)\)", source)}
-    assert masks == {layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN}
+    assert "flags % 2 > 0 or flags % 128 > 31" in source
+    for flags in range(512):
+        special = flags & (layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN)
+        assert (flags % 2 > 0 or flags % 128 > 31) == bool(special)
     assert {int(n) for n in re.findall(r"\b\d{10,}\b", source)} <= {QUANTITY_MAX}
 
 

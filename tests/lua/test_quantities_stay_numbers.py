@@ -18,8 +18,8 @@ from tests.lua.source import FILES, INCLUDES, without_comments
 FORBIDDEN = re.compile(r"\btostring\b|\btable\.concat\b|\bcjson\b|\bloadstring\b|\bstring\.gsub\b")
 STRING_CALLS = {"string.sub", "string.rep", "string.char", "struct.pack", "cmsgpack.pack", "pack_columns", "entity_member"}
 """Functions whose result is a string made of no number's text."""
-STRING_NAMES = {"packed", "parts", "receipt", "reply", "fingerprint", "id"}
-"""What is packed, and ids of log entries."""
+STRING_NAMES = {"packed", "parts", "receipt", "reply", "fingerprint", "id", "of_feature"}
+"""What is packed, as are all names that begin with `packed_`, and ids of log entries."""
 
 OF_IDS = ("keys", "ids")
 """Includes that join what they are given, which the tests below hold to be ids."""
@@ -45,7 +45,7 @@ def _ends_in_string(text: str) -> bool:
         return True
     if not text.endswith(")"):
         name = re.search(r"(\w+)$", text)
-        return name is not None and name[1] in STRING_NAMES
+        return name is not None and _is_string(name[1])
     depth = 0
     for at in range(len(text) - 1, -1, -1):
         depth += {")": 1, "(": -1}.get(text[at], 0)
@@ -60,7 +60,14 @@ def _begins_with_string(text: str) -> bool:
         return True
     if text.startswith("("):
         return _only_strings(text[1 : text.index("''") + 2])
-    return re.match(r"([\w.]*)", text)[1] in STRING_CALLS | STRING_NAMES  # type: ignore[index]
+    if re.match(r"ARGV\[\d+\]", text):
+        return True
+    name = re.match(r"([\w.]*)", text)[1]  # type: ignore[index]
+    return name in STRING_CALLS or _is_string(name)
+
+
+def _is_string(name: str) -> bool:
+    return name in STRING_NAMES or name.startswith("packed_")
 
 
 def _only_strings(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 from typing import Any
 
@@ -54,10 +55,12 @@ def test_the_parts_are_the_whole(
     record = keys.record(p, keys.digest(name, key)) if key else b""
     script_keys = (*keys.of_customer(p, name), *([record] if key else []))
     args, _ = arguments(call, of, chosen, "")
-    one = packer(chosen)
+    one, plan = packer(chosen), plan_of((feature_id,), of)
+    other = dataclasses.replace(call, features=((FEATURES[feature_id], 7),), info=b"else")
+    assert one.pack(other, plan, p, GENERATION, RUN_ID, record)  # what is kept of it is true of the next call too
     for run_id in (RUN_ID, b"another", RUN_ID):  # what was packed for another server is not used again
         whole = packed(script, script_keys, (GENERATION, run_id, *args))
-        assert one.pack(call, plan_of((feature_id,), of), p, GENERATION, run_id, record) == whole
+        assert one.pack(call, plan, p, GENERATION, run_id, record) == whole
 
 
 @pytest.mark.parametrize("unusual", [
