@@ -48,7 +48,7 @@ from tests.wire import BASE_URL, Client, InMemory, OverSocket
 KEY = "am_sk_test_http"
 OTHER_KEY = "am_sk_42424242"
 PUBLIC_KEY = "am_pk_test_http"
-PARTITIONS = 4
+PARTITIONS = 2
 MEMORY = Path("/dev/shm")
 MSGPACK = "application/msgpack"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
