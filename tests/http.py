@@ -43,11 +43,12 @@ from sidecar.settings import Settings
 from sidecar.store import partitions, tables
 from sync.audit import audit as compare_stores
 from sync import carry
+from tests.wire import BASE_URL, Client, InMemory, OverSocket
 
 KEY = "am_sk_test_http"
 OTHER_KEY = "am_sk_42424242"
 PUBLIC_KEY = "am_pk_test_http"
-PARTITIONS = 4
+PARTITIONS = 2
 MEMORY = Path("/dev/shm")
 MSGPACK = "application/msgpack"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -70,7 +71,7 @@ class Api:
     app: Any
     settings: Settings
     redis: redis.Redis
-    client: httpx.AsyncClient
+    client: Client
     way: str
     state: dict[str, Any]
     """What the app's lifespan gives to the server."""
@@ -90,18 +91,14 @@ class Api:
         return self.app.state.context
 
     def run(self, awaitable: Awaitable[T]) -> T:
-        """Runs the loop until it is done."""
-
-        async def wait() -> T:
-            return await awaitable
-
-        return self.runner.run(wait())
+        """Runs the loop until it is done; not by the runner, which would set a signal's handler each time."""
+        return self.runner.get_loop().run_until_complete(awaitable)
 
     # -- HTTP ------------------------------------------------------------------------------------
 
     async def send(
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None,
-        content: bytes | None = None, client: httpx.AsyncClient | None = None,
+        content: bytes | None = None, client: Client | httpx.AsyncClient | None = None,
     ) -> httpx.Response:
         """One request; `body` goes as JSON, Decimals digit by digit, `content` as it is."""
         given = {"content-type": "application/json"}
@@ -135,7 +132,7 @@ class Api:
         async def all_of_them() -> list[httpx.Response]:
             return await asyncio.gather(*(self.send(*call) for call in calls))
 
-        return self.runner.run(all_of_them())
+        return self.run(all_of_them())
 
     def refused(self, path: str, body: Any, status: int, code: str, **kw: Any) -> str:
         """Makes a POST that must be refused so and change nothing in either store; its message."""
@@ -151,6 +148,12 @@ class Api:
         before = self.stamp()
         yield
         assert self.stamp() == before, "something changed in (Redis, SQL)"
+
+    def streaming(self) -> httpx.AsyncClient:
+        """A client that can send a body bit by bit, for one request."""
+        transport = httpx.ASGITransport(self.app) if self.way == "asgi" else httpx.AsyncHTTPTransport(verify=False, uds=self.socket_path)
+        headers = {"authorization": f"Bearer {self.settings.secret_keys[0]}"}
+        return httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers=headers, timeout=60, trust_env=False)
 
     # -- the catalog and customers ---------------------------------------------------------------
 
@@ -183,7 +186,7 @@ class Api:
 
     def pay(self, url: str) -> None:
         """What the buyer's browser does: no key."""
-        answer = self.run(httpx_post(self.app, url + "/pay"))
+        answer = self.run(InMemory(self.app).request("POST", url + "/pay"))
         assert answer.status_code in (200, 303), answer.text
 
     def entity(self, customer_id: str, entity_id: str, feature_id: str = "seats", status: int = 200) -> Any:
@@ -238,6 +241,9 @@ class Api:
         return self.redis.execute_command("DEBUG", "DIGEST"), self.sql.execute("PRAGMA data_version").fetchone()[0]
 
 
+_DECODER = json.JSONDecoder(parse_float=Decimal)
+
+
 def to_json(body: Any) -> bytes:
     """JSON with Decimals digit by digit."""
     marks: list[str] = []
@@ -256,12 +262,7 @@ def decoded(answer: httpx.Response) -> Any:
     """The value of an answer's body."""
     if answer.headers["content-type"] == MSGPACK:
         return msgpack.unpackb(answer.content)
-    return json.loads(answer.text, parse_float=Decimal)
-
-
-async def httpx_post(app: Any, url: str) -> httpx.Response:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as buyer:
-        return await buyer.post(url)
+    return _DECODER.decode(answer.text)
 
 
 async def _catch_up(api: Api) -> None:
@@ -372,18 +373,15 @@ def apps(runner: asyncio.Runner, valkey: Any, migrated: Path, way: str = WAYS[0]
             app = application.build(settings)
             lifespan = app.router.lifespan_context(app)
             state = runner.run(lifespan.__aenter__())
-            transport: httpx.AsyncBaseTransport = httpx.ASGITransport(app)
+            headers = {"authorization": f"Bearer {settings.secret_keys[0]}"}
+            client: Client = InMemory(app, headers)
             server, path = None, str(folder / f"s{len(started)}")
             if way == "short":
                 listening = socket.socket(socket.AF_UNIX)
                 listening.bind(path)
                 server = Served(app, state)
                 runner.run(server.up(listening))
-                transport = httpx.AsyncHTTPTransport(verify=False, uds=path, limits=httpx.Limits(max_connections=100))
-            client = httpx.AsyncClient(
-                transport=transport, base_url="http://sidecar.test", timeout=60, trust_env=False,
-                headers={"authorization": f"Bearer {settings.secret_keys[0]}"},
-            )
+                client = OverSocket(path, headers)
             stored = plain_client(str(settings.redis_url))
             api = Api(runner, app, settings, stored, client, way, state, server, path)
             started.append((lifespan, api))

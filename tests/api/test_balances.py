@@ -294,7 +294,7 @@ def test_the_same_call_at_once_is_made_once(api: Api, c: str) -> None:
     async def all_of_them() -> list[httpx.Response]:
         return await asyncio.gather(*(api.send(*call, headers={"idempotency-key": "k"}) for _ in range(12)))
 
-    answers = api.runner.run(all_of_them())
+    answers = api.run(all_of_them())
     assert {answer.status_code for answer in answers} == {200}
     assert sum(REPLAYED not in answer.headers for answer in answers) == 1 and left(api, c) == 105
 
@@ -306,7 +306,7 @@ def test_different_calls_at_once_under_a_key_make_one(api: Api, c: str) -> None:
         bodies += [("/v1/track", {"customer_id": c, "feature_id": "msg", "value": 10 * n}) for n in range(1, 4)]
         return await asyncio.gather(*(api.send("POST", path, body, headers={"idempotency-key": "k"}) for path, body in bodies))
 
-    statuses = sorted(answer.status_code for answer in api.runner.run(all_of_them()))
+    statuses = sorted(answer.status_code for answer in api.run(all_of_them()))
     assert statuses == [200] + [409] * 8 and left(api, c) != 100
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Iterator
 
+import httpx
 import msgpack
 import pytest
 
@@ -229,8 +230,12 @@ def test_too_large_a_body_without_a_length_is_a_413_before_it_is_all_read(api: A
             sent += 1 << 16
             yield b" " * (1 << 16)
 
+    async def answered() -> httpx.Response:
+        async with api.streaming() as client:
+            return await client.post(path, content=endless())
+
     with api.nothing_changes():
-        answer = api.run(api.client.post(path, content=endless()))
+        answer = api.run(answered())
     assert answer.status_code == 413 and answer.json()["code"] == "invalid_request"
 
 

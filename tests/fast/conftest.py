@@ -30,5 +30,5 @@ def selling(api: Api) -> Api:
     api.plan("base", {"feature_id": "msg", "included_usage": 1_000_000}, is_default=True)
     api.post("/v1/customers", {"id": "c"})
     api.check("c")  # loaded into Redis, and its partition open
-    api.run(api.client._transport.aclose())  # the next call opens another
+    api.run(api.client.aclose())  # the next call opens another
     return api
