@@ -146,7 +146,7 @@ async def _decoded(call: Call, body: Any, verb: str) -> Decoded | None:
     decoded = await check_track.decode_with(call.ctx, decode)
     decoded.spend.brief = decoded.spend.script is scripts.TRACK
     if decoded.spend.lock is None and not decoded.refund_of:
-        await complete(call.ctx, decoded, body, call.version)
+        await complete(call.ctx, decoded, call.version)
     return decoded
 
 
@@ -211,7 +211,7 @@ async def _finish(call: Call, verb: str, item: Item) -> None:
         if isinstance(item.outcome, ReplyLost) and not (decoded.spend.key or decoded.spend.changes_nothing):
             raise check_track.lost(item.outcome, decoded.spend)
         if not item.is_usual:
-            await complete(ctx, decoded, item.body, call.version)
+            await complete(ctx, decoded, call.version)
         if not decoded.spend.changes_nothing:
             check_track.refuse_when_full(ctx)
         result = await check_track.run(ctx, decoded, item.body, call.version, resent)

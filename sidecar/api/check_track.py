@@ -116,7 +116,7 @@ async def track(call: Call) -> Reply:
     started = time.perf_counter()
     decoded = await decode_with(ctx, lambda catalog: decode_track(body, call.headers.get("idempotency-key"), call.version, catalog))
     require_built(call.version)
-    await complete(ctx, decoded, body, call.version)
+    await complete(ctx, decoded, call.version)
     return await make(ctx, "track", decoded, body, call.version, started)
 
 
@@ -130,7 +130,7 @@ async def check(call: Call) -> Reply:
         return Reply(await check_product(ctx, body, call.headers.get("idempotency-key"), call.version, product_id))
     decoded = await decode_with(ctx, lambda catalog: decode_check(body, call.headers.get("idempotency-key"), catalog))
     require_built(call.version)
-    await complete(ctx, decoded, body, call.version)
+    await complete(ctx, decoded, call.version)
     return await make(ctx, "check", decoded, body, call.version, started)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
-
 import msgpack
 
 from ..domain.quantities import QuantityError, scale
@@ -19,10 +17,10 @@ CREATES_BELOW = (2, 1)
 CLOCK_SKEW_MS = 60_000
 
 
-async def complete(ctx: Context, decoded: Decoded, body: Mapping[str, Any], version: tuple[int, int]) -> None:
+async def complete(ctx: Context, decoded: Decoded, version: tuple[int, int]) -> None:
     """What decoding cannot know: whether the times that a call gives may be, and which event it
     gives back. Raises ApiError."""
-    timestamp, lock = body.get("timestamp"), decoded.spend.lock
+    timestamp, lock = decoded.timestamp, decoded.spend.lock
     if timestamp is not None or (lock is not None and lock.expires_at):
         now_ms = await ctx.clock.now_ms()
         if timestamp is not None and timestamp > now_ms + CLOCK_SKEW_MS:

@@ -35,7 +35,8 @@ NOT_HELD = ("boolean", "continuous_use")
 @dataclass(slots=True)  # not frozen: that would treble what making one costs
 class Decoded:
     """A validated call: what to run, and what its answer repeats. Of a track that gives an event
-    back (`refund_of`) the features are known once that is found; `amount` None: all that is left."""
+    back (`refund_of`) the features are known once that is found; `amount` None: all that is left.
+    `timestamp`: the event's, in ms, where the caller gave one."""
 
     spend: Spend
     amount: int | Decimal | None
@@ -43,6 +44,7 @@ class Decoded:
     event_name: str | None
     asynchronous: bool = False
     refund_of: str = ""
+    timestamp: int | None = None
 
 
 def decode_track(body: Mapping[str, Any], key_header: str | None, version: tuple[int, int], catalog: Catalog) -> Decoded:
@@ -92,7 +94,7 @@ def decode_track(body: Mapping[str, Any], key_header: str | None, version: tuple
     script = scripts.REFUND if refund_of else scripts.TRACK if lock is None else scripts.HOLD
     call = Spend(script, customer_id, entity_id, paid, mode or "cap", msgpack.packb(info), key, print_of, lock)
     call.brief = version < SHOWS_BALANCES and script is scripts.TRACK
-    return Decoded(call, value, feature_id, event_name, asynchronous, refund_of)
+    return Decoded(call, value, feature_id, event_name, asynchronous, refund_of, timestamp)
 
 
 def refunded_event(body: Mapping[str, Any]) -> str:

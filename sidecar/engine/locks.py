@@ -18,8 +18,8 @@ from . import keys, scripts
 from .errors import EngineError, ReplyLost, StoreUnavailable
 
 if TYPE_CHECKING:
+    from .call import Lock
     from .engine import Engine
-    from .spend import Lock
 
 CLAIM_VOID_MS = 60_000
 """How long a claim counts whose hold is not there (yet)."""

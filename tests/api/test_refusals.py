@@ -350,3 +350,9 @@ def test_a_route_that_is_not_there(api: Api) -> None:
     assert answer.status_code == 404 and set(answer.json()) == {"message", "code", "env"}
     answer = api.raw("GET", "/v1/check")
     assert answer.status_code == 405 and set(answer.json()) == {"message", "code", "env"}
+
+
+@pytest.mark.parametrize("timestamp", [[], "123", {}, 10**15])
+def test_a_check_has_no_timestamp(api: Api, c: str, timestamp: Any) -> None:
+    """A check is of now: whatever stands there is a field it does not know, like any other."""
+    assert api.post(CHECK, {"customer_id": c, "feature_id": "msg", "timestamp": timestamp})["allowed"] is True
