@@ -149,8 +149,9 @@ class _Flush:
                 if isinstance(change, EntityClosed):  # one that is not closing was made again meanwhile
                     self._conn.execute(delete(e).where(*which, e.c.status == "closing"))
                     self._conn.execute(update(e).where(*which).values(applied=False))
-                else:
-                    self._conn.execute(delete(e).where(*which, e.c.status == "pending", e.c.applied.is_(False)))
+                else:  # one of a later step is another try
+                    not_later = e.c.version <= record.version
+                    self._conn.execute(delete(e).where(*which, not_later, e.c.status == "pending", e.c.applied.is_(False)))
 
     def _customers(self) -> None:
         c, rows = tables.customers, self._rows

@@ -51,9 +51,9 @@ async def create_entities(ctx: Context, customer_id: str, new: Sequence[NewEntit
     cid, version = await _opened(ctx, customer_id, new)
     ids = [entity.id for entity in new]
     if not await _refused(ctx, customer_id, cid, ids, version):
-        await ctx.store.write(_settle, cid, ids, [])
+        await ctx.store.write(_settle, cid, version, True)
         return
-    await ctx.store.write(_settle, cid, [], ids)
+    await ctx.store.write(_settle, cid, version, False)
     features = ", ".join(sorted({repr(entity.feature_id) for entity in new}))
     raise ApiError(
         400, "usage_limit_exceeded", f"feature_id: the customer has no {features} left for so many entities more, or their shares would "
@@ -146,7 +146,10 @@ def _open(
         if own.lists():
             change.set_entity(inserted.inserted_primary_key[0], controls=own)
         change.ops.append(steps.open_entity(entity.id, feature))
-    return change.cid, change.commit_step()
+    version = change.commit_step()
+    ids = [entity.id for entity in new]
+    conn.execute(update(entities).where(entities.c.cid == change.cid, entities.c.id.in_(ids)).values(version=version))
+    return change.cid, version
 
 
 async def _refused(ctx: Context, customer_id: str, cid: int, ids: Sequence[str], version: int) -> bool:
@@ -161,19 +164,10 @@ async def _refused(ctx: Context, customer_id: str, cid: int, ids: Sequence[str],
     return not all(entity_id in state.entity_features for entity_id in ids)
 
 
-def _settle(conn: Connection, cid: int, opened: Sequence[str], refused: Sequence[str]) -> None:
-    """Writes what the script answered, unless the worker was here first."""
-    if opened:
-        conn.execute(
-            update(entities)
-            .where(entities.c.cid == cid, entities.c.id.in_(opened), entities.c.status == PENDING)
-            .values(status=ACTIVE)
-        )
-    if refused:
-        conn.execute(
-            delete(entities)
-            .where(entities.c.cid == cid, entities.c.id.in_(refused), entities.c.status == PENDING)
-        )
+def _settle(conn: Connection, cid: int, version: int, opened: bool) -> None:
+    """Writes what the script answered to a step, unless the worker was here first."""
+    of_step = entities.c.cid == cid, entities.c.version == version, entities.c.status == PENDING
+    conn.execute(update(entities).where(*of_step).values(status=ACTIVE) if opened else delete(entities).where(*of_step))
 
 
 def _close(conn: Connection, catalog: Catalog, now_ms: int, customer_id: str, entity_ids: Sequence[str]) -> None:

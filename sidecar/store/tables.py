@@ -138,6 +138,7 @@ entities = Table(
     Column("applied", Boolean, nullable=False, server_default=text("false")),  # in Redis' log
     Column("created_at", BigInteger, nullable=False),
     Column("billing_controls", JSON),
+    Column("version", BigInteger, nullable=False, server_default="0"),  # of the step that opens it
     UniqueConstraint("cid", "id", name="entities_cid_id"),
 )
 

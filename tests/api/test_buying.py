@@ -9,7 +9,7 @@ from typing import Any, Awaitable, Callable
 import pytest
 
 from sidecar.billing import entities
-from tests.http import DAY_MS, Api
+from tests.http import DAY_MS, Api, _catch_up
 
 pytestmark = pytest.mark.ways("asgi")  # the exceptions call check or track
 
@@ -244,6 +244,26 @@ def test_an_entity_is_not_settled_for_a_later_customer_of_that_name(shop: Api, m
     assert shop.get("/v1/customers/c/entities")["list"] == []
     shop.post("/v1/customers/c/entities", {"id": "e", "feature_id": "seats"})
     assert [entity["id"] for entity in shop.get("/v1/customers/c/entities")["list"]] == ["e"]
+
+
+def test_a_refused_entity_is_not_forgotten_when_it_is_let_in_later(shop: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQL hears of the refusal just after the next try was written."""
+    shop.plan("two", {"feature_id": "seats", "included_usage": 1, "price": 7, "usage_limit": 2, "usage_model": "pay_per_use"})
+    c = shop.customer("two")
+    path = f"/v1/customers/{c}/entities"
+    shop.post(path, {"id": "e1", "feature_id": "seats"})
+    shop.sync()
+    shop.post(path, [{"id": "e2", "feature_id": "seats"}, {"id": "e3", "feature_id": "seats"}], 400)
+    project = entities.project
+
+    async def slow(ctx: Any, customer_id: str, cid: int | None = None) -> Any:
+        await _catch_up(shop)
+        return await project(ctx, customer_id, cid)
+
+    monkeypatch.setattr(entities, "project", slow)
+    assert shop.post(path, {"id": "e2", "name": "Second", "feature_id": "seats"})["name"] == "Second"
+    shop.sync()
+    assert [entity["name"] for entity in shop.get(path)["list"]] == [None, "Second"]
 
 
 # -- ids and keys
