@@ -57,7 +57,7 @@ class Settings(BaseSettings):
 
     partitions: int = Field(256, ge=1, le=16384, description="Partitions of customers; fixed at the first start")
     idempotency_ttl_s: int = Field(86_400, ge=60, le=31 * 86_400, description="How long idempotency keys are kept")
-    idempotency_bytes_max: int = Field(1 << 30, ge=1 << 10, description="Bytes of idempotency records kept in Redis")
+    idempotency_bytes_max: int = Field(1 << 30, ge=1 << 10, le=1 << 40, description="Bytes of idempotency records kept in Redis")
     log_entries_max: int = Field(1_000_000, ge=1_000, description="Log entries not yet in SQL before calls answer 503")
     redis_timeout_ms: int = Field(2_000, ge=10, le=60_000, description="How long a call waits for Redis")
     hold_max_s: int = Field(86_400, ge=1, le=86_400, description="How long a hold may last, and lasts by default")

@@ -6,6 +6,7 @@ or plan may hold.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -119,11 +120,13 @@ def _from_python(path: Path, text: str) -> list[Source]:
 
 
 def _run(code: CodeType, path: Path) -> dict[str, Any]:
-    """The names the file's code leaves behind. Its folder can be imported from, as if run."""
+    """The names the file's code leaves behind. Its folder can be imported from, as if run; what it prints goes to
+    stderr, for stdout is the command's own."""
     namespace: dict[str, Any] = {"__name__": "__catalog__", "__file__": str(path)}
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        exec(code, namespace)
+        with contextlib.redirect_stdout(sys.stderr):
+            exec(code, namespace)
     finally:
         sys.path.pop(0)
     return namespace

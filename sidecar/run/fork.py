@@ -15,8 +15,20 @@ from typing import Callable, Iterable, Mapping, NoReturn
 
 from setproctitle import setproctitle
 
-POSSIBLE = sys.platform == "linux"
-"""On macOS the system's own libraries do not outlive a fork without an exec."""
+POSSIBLE = sys.platform == "linux" and os.path.isdir("/proc/self/fd")
+"""On macOS the system's own libraries do not outlive a fork without an exec; /proc names the descriptors."""
+
+
+def have_standard_streams() -> None:
+    """Opens /dev/null for each of stdin, stdout and stderr that is closed: copies write there, and no other
+    descriptor may get such a number."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, mode, closefd=False))
 
 
 class Forked:
@@ -58,7 +70,10 @@ def start(main: Callable[[], int], name: str, environment: Mapping[str, str], fd
     try:
         pid = os.fork()
         if pid == 0:
-            _run(main, name, environment, frozenset(fds), stdout, mask)
+            try:
+                _run(main, name, environment, frozenset(fds), stdout, mask)
+            finally:
+                os._exit(1)  # whatever a signal's handler raised: what this process was doing is its parent's
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return Forked(pid)
@@ -75,7 +90,7 @@ def _run(
         if stdout != 1:
             os.dup2(stdout, 1)
         _close_all_but({1, 2, *fds})
-        os.open(os.devnull, os.O_RDWR)  # the lowest that is free: 0, stdin
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free: 0, stdin
         setproctitle(name)  # finds its place by the environment, so before that changes
         os.environ.clear()
         os.environ.update(environment)
@@ -86,14 +101,16 @@ def _run(
     except BaseException:
         traceback.print_exc()
     finally:
-        _flush()
-        os._exit(code)
+        try:
+            _flush()
+        finally:
+            os._exit(code)
 
 
 def _flush() -> None:
     """A reader that has gone away, as in `sidecar serve | head -3`, is no reason to fail."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, AttributeError):  # it is None where nothing was open
+        with contextlib.suppress(OSError):
             stream.flush()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import site
 import sys
 from pathlib import Path
 from typing import Callable
@@ -23,7 +24,8 @@ def first() -> Mains:
     if not fork.POSSIBLE:
         return {}
     if not sys.flags.safe_path:
-        sys.path[0] = _ROOT  # not the folder the user stands in: `python -m sidecar` would load its files
+        # Not the folder the user stands in: `python -m sidecar` would load its files.
+        sys.path[:1] = [] if _ROOT in site.getsitepackages() else [_ROOT]
     return {PREPARE: prepare.main}
 
 

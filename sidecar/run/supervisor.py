@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Iterable, Iterator, Mapping
 
 from ..settings import Settings
-from . import keys, listen, lock, preload, prepare, probe, valkey
+from . import fork, keys, listen, lock, preload, prepare, probe, valkey
 from .child import Child
 from .errors import RunError
 from .parent import PARENT_FD
@@ -38,6 +38,7 @@ def serve(settings: Settings) -> int:
 
     Every process it started has ended when it returns or raises. Raises RunError if the start
     fails, or if a child keeps failing."""
+    fork.have_standard_streams()
     with _full_disk_in_words(settings), contextlib.ExitStack() as stack:
         lock_fd = lock.take(settings.data_dir)
         stack.callback(os.close, lock_fd)

@@ -35,6 +35,8 @@ def main(data_dir: Path) -> int:
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent_fd = int(os.environ["SIDECAR_PARENT_FD"])
+    if select.select([parent_fd], [], [], 0)[0]:
+        return 1  # the supervisor went while this was loading
     server = _start(data_dir)
     deadline: float | None = None  # set once the end was asked for; SIGKILL follows it
     watched = [parent_fd, wake_read]

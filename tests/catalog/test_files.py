@@ -104,6 +104,12 @@ def test_python_yaml_and_json_say_the_same(tmp_path: Path) -> None:
     assert python.plans[0].items[1].included_usage == Decimal("0.5")
 
 
+def test_what_a_python_file_prints_is_not_the_commands_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`serve` reads JSON from the process that loads the file."""
+    load_catalog(write(tmp_path, "c.py", "print('hello')\n" + PYTHON))
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_the_example_loads() -> None:
     example = load_catalog(EXAMPLE)
     assert {plan.id for plan in example.plans} >= {"free", "top_up", "pro", "pay_as_you_go"}

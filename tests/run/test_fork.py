@@ -101,12 +101,51 @@ def test_a_signal_that_comes_at_once_is_not_lost() -> None:
 
 @pytest.mark.parametrize("stdout", ["one whose reader has gone away", "none"])
 def test_a_stdout_that_takes_nothing_is_no_hindrance(stdout: str) -> None:
-    lose = "read, write = os.pipe(); os.close(read); os.dup2(write, 1)" if stdout != "none" else "os.close(1); sys.stdout = None"
+    gone, none = "read, write = os.pipe(); os.close(read); os.dup2(write, 1)", "os.close(1); sys.stdout = None"
     done = run(
-        f"import os, sys\nfrom sidecar.run import fork\n{lose}\nprint('to nobody')\n"
-        "os._exit(fork.start(lambda: 5, 'some.module', os.environ, []).wait())"
+        f"import os, sys\nfrom sidecar.run import fork\n{none if stdout == 'none' else gone}\nfork.have_standard_streams()\n"
+        "print('to nobody')\ndef main():\n    print('nor this')\n    return 5\n"
+        "os._exit(fork.start(main, 'some.module', os.environ, []).wait())"
     )
     assert done.returncode == 5, done.stderr
+
+
+def test_a_copy_never_goes_on_as_its_parent() -> None:
+    """Not even if something is raised in its last step, as the handler of a signal may."""
+    done = run(
+        "import os, sys\nfrom sidecar.run import fork\nclass Out:\n    def flush(self):\n        sys.exit(0)\n"
+        "def main():\n    sys.stdout = Out()\n    return 6\n"
+        "try:\n    child = fork.start(main, 'some.module', os.environ, [])\nfinally:\n    print('the parent', file=sys.stderr)\n"
+        "print(child.wait())"
+    )
+    assert (done.stderr.splitlines(), done.stdout.strip()) == (["the parent"], "6")
+
+
+def test_what_a_copy_runs_has_a_stdin() -> None:
+    done = run(
+        "import os, subprocess\nfrom sidecar.run import fork\n"
+        "print(fork.start(lambda: subprocess.run(['cat']).returncode, 'some.module', os.environ, []).wait())"
+    )
+    assert (done.stdout.strip(), done.stderr) == ("0", "")
+
+
+def test_a_sidecar_without_standard_streams(sidecar: Sidecar) -> None:
+    """As some supervisors of services start it; none of its own descriptors may take their numbers."""
+    sidecar.launch(command=["bash", "-c", f"exec {sys.executable} -P -m sidecar serve <&- >&- 2>&-"])
+    wait_for("/readyz", sidecar.answers, 40)
+    for role in ("parent", "http", "sync"):
+        folder = Path(f"/proc/{sidecar.one(role).pid}/fd")
+        assert {os.readlink(folder / str(fd)) for fd in range(3)} == {"/dev/null"}
+
+
+def test_packages_do_not_come_before_the_standard_library() -> None:
+    """Where the project is installed, the folder of the `sidecar` command goes, and nothing takes its place."""
+    found = subprocess.run(
+        [sys.executable, "-c", "import site, sys\nfrom sidecar.run import preload\nsite.getsitepackages = lambda: [preload._ROOT]\n"
+         "before = sys.path[1:]\npreload.first()\nassert sys.path == before"],
+        env=environment({}), capture_output=True, text=True,
+    )
+    assert found.returncode == 0, found.stderr
 
 
 def test_the_supervisor_has_one_thread(sidecar: Sidecar) -> None:
