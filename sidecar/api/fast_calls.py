@@ -26,6 +26,23 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+class _Launched:
+    """A call whose reply is waited for."""
+
+    __slots__ = ("service", "cycle", "decoded", "started", "sent")
+
+    def __init__(self, service: FastService, cycle: FastCycle, decoded: Decoded, started: float):
+        self.service = service
+        self.cycle = cycle
+        self.decoded = decoded
+        self.started = started
+        self.sent = time.perf_counter()
+
+    def done(self, outcome: Result | Exception | None) -> None:
+        """See `spend.start`."""
+        self.service.concluded(self, outcome)
+
+
 class FastService:
     """What every connection of a process shares: the application's parts, and what is known of heads."""
 
@@ -49,24 +66,26 @@ class FastService:
                 self._ordinary(cycle)
                 return
 
-            def done(outcome: Result | Exception | None) -> None:
-                try:
-                    if type(outcome) is Result:
-                        ctx.metrics.round_trip(time.perf_counter() - sent)
-                        self._conclude(cycle, decoded, outcome, started)
-                    elif isinstance(outcome, Refused):
-                        self._refuse(cycle, check_track.refused(outcome, decoded.spend, cycle.head.verb))
-                    elif isinstance(outcome, ReplyLost):
-                        self._find_out(cycle, decoded, outcome, started)
-                    elif isinstance(outcome, Exception):
-                        raise outcome
-                    else:
-                        self._ordinary(cycle)
-                except Exception:
-                    self._fault(cycle)
+            call = _Launched(self, cycle, decoded, started)
+            if not spend.start(ctx.engine, ctx.catalog.current, decoded.spend, call.done):
+                self._ordinary(cycle)
+        except Exception:
+            self._fault(cycle)
 
-            sent = time.perf_counter()
-            if not spend.start(ctx.engine, ctx.catalog.current, decoded.spend, done):
+    def concluded(self, call: _Launched, outcome: Result | Exception | None) -> None:
+        """Answers with a call's outcome. Raises nothing."""
+        cycle, decoded = call.cycle, call.decoded
+        try:
+            if type(outcome) is Result:
+                self._ctx.metrics.round_trip(time.perf_counter() - call.sent)
+                self._conclude(cycle, decoded, outcome, call.started)
+            elif isinstance(outcome, Refused):
+                self._refuse(cycle, check_track.refused(outcome, decoded.spend, cycle.head.verb))
+            elif isinstance(outcome, ReplyLost):
+                self._find_out(cycle, decoded, outcome, call.started)
+            elif isinstance(outcome, Exception):
+                raise outcome
+            else:
                 self._ordinary(cycle)
         except Exception:
             self._fault(cycle)

@@ -14,7 +14,7 @@ from ..domain import receipt
 from ..domain.receipt import Receipt
 from ..store import customers, idempotency, partitions, refunds
 from . import archive, keys, scripts
-from .call import Spend, arguments, plan_of
+from .call import Plan, Spend, arguments, plan_of
 from .command import packed
 from .errors import REFUSALS, PartitionRefused, ReplyLost, StoreUnavailable
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection as SqlConnection
 
     from ..catalog.snapshot import Catalog
+    from .connection import Connection
     from .engine import Engine
 
 ATTEMPTS_MAX = 20
@@ -93,22 +94,46 @@ def start(
     names = (features[0][0].id,) if len(features) == 1 else tuple([feature.id for feature, _ in features])
     plan = plan_of(names, catalog)
     record_key = keys.record(p, keys.digest(call.customer_id, call.key)) if call.key else b""
+    started = _Started(engine, catalog, call, done, connection, p, generation, run_id, plan)
+    command = engine.packer.pack(call, plan, p, generation, run_id, record_key)
+    connection.send_packed(command or packed(call.script, *started.arguments()), started.replied)
+    return True
 
-    def arguments_of() -> tuple[tuple[bytes, ...], tuple[Any, ...]]:
-        return _keys(p, call)[0], (generation, run_id, *arguments(call, catalog, engine.settings, "")[0])
 
-    def replied(reply: Any) -> None:
+class _Started:
+    """A call under way. No closure: one that hands itself on, as `replied` does, is garbage that only the
+    collector finds, and finding it for every call would halt the process for milliseconds at a time."""
+
+    __slots__ = ("engine", "catalog", "call", "done", "connection", "p", "generation", "run_id", "plan")
+
+    def __init__(
+        self, engine: Engine, catalog: Catalog, call: Spend, done: Callable[[Result | Exception | None], None],
+        connection: Connection, p: int, generation: bytes, run_id: bytes, plan: Plan,
+    ):
+        self.engine = engine
+        self.catalog = catalog
+        self.call = call
+        self.done = done
+        self.connection = connection
+        self.p = p
+        self.generation = generation
+        self.run_id = run_id
+        self.plan = plan
+
+    def arguments(self) -> tuple[tuple[bytes, ...], tuple[Any, ...]]:
+        """The script's keys and arguments, as of one that is not put together from packed parts."""
+        more, _ = arguments(self.call, self.catalog, self.engine.settings, "")
+        return _keys(self.p, self.call)[0], (self.generation, self.run_id, *more)
+
+    def replied(self, reply: Any) -> None:
+        """Hands over what the reply means, unless Redis has forgotten the script."""
         try:
-            if isinstance(reply, Exception) and connection.run_forgotten(reply, call.script, *arguments_of(), replied):
+            if isinstance(reply, Exception) and self.connection.run_forgotten(reply, self.call.script, *self.arguments(), self.replied):
                 return
-            found = _outcome(engine, call, p, plan.fields, reply)
+            found = _outcome(self.engine, self.call, self.p, self.plan.fields, reply)
         except Exception as fault:  # here it would end the connection, and this call never be answered
             found = fault
-        done(found)
-
-    command = engine.packer.pack(call, plan, p, generation, run_id, record_key)
-    connection.send_packed(command or packed(call.script, *arguments_of()), replied)
-    return True
+        self.done(found)
 
 
 def _outcome(engine: Engine, call: Spend, p: int, fields: tuple[str, ...], reply: Any) -> Result | Exception | None:

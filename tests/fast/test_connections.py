@@ -7,6 +7,7 @@ answered, takes a bounded amount of memory; a fault of ours is a 500 and nothing
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import socket
@@ -18,6 +19,7 @@ from typing import Any, Callable
 import pytest
 
 from sidecar.api import fast, fast_calls, heads, quick
+from sidecar.engine import call as call_module
 from sidecar.engine import spend
 from tests.fast.conftest import selling
 from tests.fast.raw import TIMEOUT_S, Client, check, connected, counted, request
@@ -452,3 +454,26 @@ def test_a_reply_that_never_comes_is_answered_in_time(make_api: Callable[..., Ap
     time.sleep(1.0)
     api.run(asyncio.sleep(1.0))
     assert json.dumps(api.check("c"))
+
+
+# Memory
+
+
+def test_a_call_leaves_nothing_for_the_garbage_collector(api: Api) -> None:
+    """Cycles would: every thousand calls the process would halt for milliseconds to find them."""
+    c = "c"
+    calls = [lambda: api.check(c), lambda: api.track(c), lambda: api.track(c, idempotency_key=f"k{time.time_ns()}")]
+    calls.append(lambda: api.post("/v1/balances.batch_track", [{"customer_id": c, "feature_id": "msg"}] * 3, 202))
+    for call in calls:
+        call()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for call in calls * 5:
+            call()
+        gc.collect()
+        left = [one for one in gc.garbage if isinstance(one, (call_module.Spend, spend.Result, fast.FastCycle))]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert left == []
