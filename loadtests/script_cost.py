@@ -1,10 +1,12 @@
-"""What calls of scripts cost Redis: the server's own processor time a call, and what a client in C gets."""
+"""What calls of scripts cost Redis: the server's own processor time a call, and what a bare client gets."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import itertools
+import selectors
 import socket
-import subprocess
+import time
 from typing import Any, NamedTuple, Sequence
 
 import hiredis
@@ -19,7 +21,7 @@ AT_ONCE = 100
 CONNECTIONS = 16
 REFUSALS = frozenset(code.encode() for script in (scripts.TRACK, scripts.CHECK) for code in script.codes)
 RANDOM = b"__rand_int__"
-"""What redis-benchmark replaces by a number of its own in every call."""
+"""What `calls_per_s` replaces by a number of as many digits, another in every call."""
 
 Command = tuple[Any, ...]
 
@@ -73,19 +75,40 @@ def _main_thread_s(client: redis.Redis) -> float:
     return float(info["used_cpu_user_main_thread"]) + float(info["used_cpu_sys_main_thread"])
 
 
-def benchmark_program() -> str | None:
-    """redis-benchmark or valkey-benchmark, if there is one."""
-    return shutil.which("valkey-benchmark") or shutil.which("redis-benchmark")
-
-
 def calls_per_s(client: redis.Redis, command: Command, count: int, at_once: int) -> float:
-    """What the client in C gets, over 16 connections, with so many calls under way on each."""
-    program = benchmark_program()
-    assert program is not None
-    words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
-    options = ["-s", socket_of(client), "-n", str(count), "-c", str(CONNECTIONS), "-P", str(at_once), "-r", "1000000000", "--csv"]
-    done = subprocess.run([program, *options, *words], capture_output=True, stdin=subprocess.DEVNULL, timeout=300)
-    if done.returncode != 0 or not done.stdout.startswith(b'"test","rps"'):
-        raise RuntimeError(f"{program}: {done.stdout!r} {done.stderr!r}")
-    # A line of eight fields, of which the first is the command and may hold anything.
-    return float(done.stdout.rsplit(b",", 7)[1].strip(b'"'))
+    """What a client gets that does no more than redis-benchmark (which takes no arguments with zero bytes in
+    them): over 16 connections, with so many calls under way on each; RANDOM in them is replaced each time."""
+    packed, path = hiredis.pack_command(command), socket_of(client)
+    numbers = itertools.count(10 ** (len(RANDOM) - 1))
+    left, under_way = count // at_once, 0
+
+    def send(sock: socket.socket) -> None:
+        sock.sendall(b"".join([packed.replace(RANDOM, b"%d" % next(numbers)) for _ in range(at_once)]))
+
+    with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(selectors.DefaultSelector())
+        began_at = time.perf_counter()
+        for _ in range(min(CONNECTIONS, left)):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(path)
+            waiting.register(sock, selectors.EVENT_READ, (hiredis.Reader(), []))
+            send(sock)
+            under_way += 1
+        left -= under_way
+        while under_way:
+            for key, _ in waiting.select():
+                sock, (reader, found) = key.fileobj, key.data
+                assert isinstance(sock, socket.socket)
+                reader.feed(sock.recv(1 << 20))
+                while (answer := reader.gets()) is not False:
+                    found.append(answer)
+                if len(found) < at_once:
+                    continue
+                require_done(found)
+                found.clear()
+                if left:
+                    send(sock)
+                    left -= 1
+                else:
+                    under_way -= 1
+        return count // at_once * at_once / (time.perf_counter() - began_at)

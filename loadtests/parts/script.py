@@ -8,7 +8,7 @@ from typing import Any, Callable
 from sidecar.engine import keys
 
 from ..calls import customer
-from ..script_cost import AT_ONCE, CONNECTIONS, RANDOM, Command, Cost, benchmark_program, calls_per_s, cost
+from ..script_cost import AT_ONCE, CONNECTIONS, RANDOM, Command, Cost, calls_per_s, cost
 from ..spread import markdown, ratios, spread, with_range
 from ..stage import Stage, bucket, top_up
 from ..valkeys import valkey
@@ -18,7 +18,7 @@ TITLE = "The scripts, in Redis"
 CALLS = 4000
 """Of each kind in a round."""
 BENCHMARK_S = 1.0
-"""About how long the client in C drives each kind."""
+"""About how long the bare client drives each kind."""
 GRANTED = 10**15
 LEAST_TRACK = """local v = redis.call('HMGET', KEYS[1], 'h', 'b:msg')
 redis.call('HSET', KEYS[1], 'h', v[1], 'b:msg', v[2])
@@ -52,16 +52,12 @@ class Kinds:
         return self.stage.asked(verb, {"customer_id": customer(0), "feature_id": "msg", **more})
 
     def endless(self, kind: str) -> Command:
-        """A command for redis-benchmark, which makes the call's key a new one each time."""
+        """A command for `calls_per_s`, which makes the call's key a new one each time."""
         if kind != "track with key":
             return self.of[kind]()
-        for value in itertools.count(1):
-            command = self._asked("track", idempotency_key="call", value=value)
-            at = 2 + int(command[2])  # its last key
-            command = (*command[:at], keys.record(0, RANDOM), *command[at + 1 :])
-            if not any(b"\0" in word for word in command if isinstance(word, bytes)):  # which no argument can hold
-                break
-        return command
+        command = self._asked("track", idempotency_key="call")
+        at = 2 + int(command[2])  # its last key
+        return (*command[:at], keys.record(0, RANDOM), *command[at + 1 :])
 
     def clear(self) -> None:
         """Empties the log, as the worker's trimming does, and forgets the keys."""
@@ -89,9 +85,9 @@ def measured(rounds: int, calls: int, say: Callable[[str], None]) -> dict[str, l
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Processor time a call, in turns; and what a client in C gets, if there is one."""
+    """Processor time a call, in turns; and what a bare client gets."""
     found = measured(2 * options.rounds + 1, CALLS, options.say)
-    result: dict[str, Any] = {
+    return {
         "us": {kind: {each: spread(costs) for each, costs in _each(found[kind])} for kind in found},
         "ratios": {
             kind: {
@@ -100,24 +96,22 @@ def run(options: Options) -> dict[str, Any]:
             }
             for kind, least in AGAINST.items()
         },
+        "calls_per_s": _by_client(options),
     }
-    if (program := benchmark_program()) is not None:
-        result["benchmark"] = {"program": program.rpartition("/")[2], "calls_per_s": _by_benchmark(options)}
-    return result
 
 
 def _each(costs: list[Cost]) -> list[tuple[str, list[float]]]:
     return [(name, [float(getattr(one, name)) for one in costs]) for name in Cost._fields]
 
 
-def _by_benchmark(options: Options) -> dict[str, dict[str, dict[str, float]]]:
+def _by_client(options: Options) -> dict[str, dict[str, dict[str, float]]]:
     with valkey() as client:
         kinds = Kinds(Stage(client))
         found: dict[str, dict[str, list[float]]] = {kind: {"1": [], "16": []} for kind in kinds.of}
         for number in range(options.rounds):
             for kind in sorted(kinds.of, reverse=number % 2 == 1):
                 for at_once in ("1", "16"):
-                    options.say(f"round {number + 1} of {options.rounds}, {kind}, {at_once} at once, by the client in C")
+                    options.say(f"round {number + 1} of {options.rounds}, {kind}, {at_once} at once, by the bare client")
                     kinds.clear()
                     count = 2_000
                     rate = calls_per_s(client, kinds.endless(kind), count, int(at_once))
@@ -129,21 +123,16 @@ def _by_benchmark(options: Options) -> dict[str, dict[str, dict[str, float]]]:
 
 def table(result: dict[str, Any]) -> str:
     """Microseconds and ratios, and the client's calls a second."""
-    benchmark = result.get("benchmark")
     rows = []
     for kind, us in result["us"].items():
         row = [kind]
         for each in Cost._fields:
             row += [f"{us[each]['median']:.1f}", with_range(result["ratios"][kind][each]) if kind in AGAINST else ""]
-        if benchmark:
-            row += [f"{benchmark['calls_per_s'][kind][at_once]['median']:,.0f}" for at_once in ("1", "16")]
+        row += [f"{result['calls_per_s'][kind][at_once]['median']:,.0f}" for at_once in ("1", "16")]
         rows.append(row)
     head = ["call", "µs of Redis' processor", "÷ the least", "µs in the script", "÷ the least"]
-    if not benchmark:
-        return markdown(head, rows) + "\n\nNeither redis-benchmark nor valkey-benchmark is installed."
     found = markdown([*head, "calls/s, one at once", "calls/s, 16 at once"], rows)
-    told = f"Microseconds with {AT_ONCE} calls in a write; calls a second are those of `{benchmark['program']}`, {CONNECTIONS} connections."
-    return f"{found}\n\n{told}"
+    return f"{found}\n\nMicroseconds with {AT_ONCE} calls in a write; calls a second are those of {CONNECTIONS} connections of a bare client."
 
 
 def goals(results: dict[str, Any]) -> list[Goal]:
