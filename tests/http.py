@@ -220,7 +220,7 @@ class Api:
 
     def sync(self) -> None:
         """Carries the whole log into SQL, as the worker does."""
-        self.run(_catch_up(self))
+        self.run(catch_up(self))
 
     def differences(self) -> list[str]:
         """What the audit finds."""
@@ -265,7 +265,7 @@ def decoded(answer: httpx.Response) -> Any:
     return _DECODER.decode(answer.text)
 
 
-async def _catch_up(api: Api) -> None:
+async def catch_up(api: Api) -> None:
     carry.PAUSE_S = 0.0  # nobody else writes
     carrier, stop = carry.Carrier(api.ctx.store, api.ctx.engine), asyncio.Event()
     for _ in range(200):

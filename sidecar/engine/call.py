@@ -138,14 +138,14 @@ def arguments(call: Spend, catalog: Catalog, settings: Any, looked_up: str) -> t
         int(settings.persist_free_overage), first, call.entity_id, call.info, call.fingerprint,
         settings.idempotency_ttl_s * 1000, looked_up,
         settings.idempotency_bytes_max // settings.partitions, len(plan.fields), *more,
-        *of_features(call, plan),
+        *of_features(plan, call.entity_id, [amount for _, amount in call.features]),
     ), plan.fields
 
 
-def of_features(call: Spend, plan: Plan) -> list[Any]:
+def of_features(plan: Plan, entity_id: str, amounts: Sequence[int]) -> list[Any]:
     """What a script is told of the features: the fields to read, then each feature with its amount."""
-    told: list[Any] = [*plan.bucket_fields, *plan.state_fields(call.entity_id), len(call.features)]
-    for (feature_id, at, systems), (_, amount) in zip(plan.spec, call.features):
+    told: list[Any] = [*plan.bucket_fields, *plan.state_fields(entity_id), len(plan.spec)]
+    for (feature_id, at, systems), amount in zip(plan.spec, amounts):
         told += (feature_id, at, amount, *systems)
     return told
 
@@ -161,9 +161,7 @@ def packed_call(call: Spend, plan: Plan, carry_debts: int) -> bytes:
     parts = [struct.pack(">BB", single, choice)]
     for name in names if single else (b"", b"", b""):
         parts.append(struct.pack(">H", len(name)) + name)
-    told: list[Any] = [*plan.bucket_fields, *plan.state_fields(call.entity_id), len(call.features)]
-    for feature_id, at, systems in plan.spec:
-        told += (feature_id, at, 0, *systems)
+    told = of_features(plan, call.entity_id, [0] * len(plan.spec))  # the script puts the amounts in
     words = ["", "", str(carry_debts), call.mode, call.entity_id, len(plan.fields), *told]
     return b"".join((*parts, msgpack.packb(words)))
 

@@ -12,7 +12,7 @@ import msgpack
 
 from ..domain import layout
 from . import keys, loader, scripts
-from .call import Spend, of_features, plan_of
+from .call import of_features, plan_of
 from .errors import StoreUnavailable
 from .spend import CustomerMissing, EntityMissing
 
@@ -103,10 +103,9 @@ async def explain(
 
     Raises CustomerMissing, EntityMissing, StoreUnavailable and ReplyLost."""
     p = engine.partition_of(customer_id)
-    one = Spend(scripts.CHECK, customer_id, entity_id, ((feature, 10**feature.precision),), "")
     plan = plan_of((feature.id,), catalog)
     script_keys = (*keys.of_customer(p, customer_id), keys.locks(p, customer_id))
-    args = (engine.carry_debts, entity_id, len(plan.fields), *of_features(one, plan))
+    args = (engine.carry_debts, entity_id, len(plan.fields), *of_features(plan, entity_id, [10**feature.precision]))
     for _ in range(loader.ATTEMPTS_MAX):
         code, *rest = await engine.run(scripts.EXPLAIN, p, script_keys, args)
         if code == b"OK":

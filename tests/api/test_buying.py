@@ -9,7 +9,7 @@ from typing import Any, Awaitable, Callable
 import pytest
 
 from sidecar.billing import entities
-from tests.http import DAY_MS, Api, _catch_up
+from tests.http import DAY_MS, Api, catch_up
 
 pytestmark = pytest.mark.ways("asgi")  # the exceptions call check or track
 
@@ -257,7 +257,7 @@ def test_a_refused_entity_is_not_forgotten_when_it_is_let_in_later(shop: Api, mo
     project = entities.project
 
     async def slow(ctx: Any, customer_id: str, cid: int | None = None) -> Any:
-        await _catch_up(shop)
+        await catch_up(shop)
         return await project(ctx, customer_id, cid)
 
     monkeypatch.setattr(entities, "project", slow)
