@@ -96,11 +96,11 @@ def bodies(draw: st.DrawFn) -> bytes:
 def packed_bodies(draw: st.DrawFn) -> bytes:
     """The like in MessagePack, names twice among them."""
     if draw(st.integers(0, 9)) == 0:
-        return draw(st.one_of(st.binary(max_size=40), ANYTHING.map(str.encode)))
+        return draw(st.one_of(st.binary(max_size=40), ANYTHING.map(lambda text: text.encode("utf-8", "surrogatepass"))))
     pairs = draw(PAIRS)
     parts = [msgpack.Packer().pack_map_header(len(pairs))]
     for name, text in pairs:
-        parts.append(msgpack.packb(json.loads(f'"{name}"') if draw(st.integers(0, 19)) else name.encode()))
+        parts.append(msgpack.packb(json.loads(f'"{name}"') if draw(st.integers(0, 19)) else name.encode(), unicode_errors="surrogatepass"))
         try:
             parts.append(msgpack.packb(json.loads(text), unicode_errors="surrogatepass"))
         except (ValueError, OverflowError, RecursionError):
