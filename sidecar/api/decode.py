@@ -5,13 +5,13 @@ Pure: knows nothing of ASGI, tasks or sockets, and reads the catalog only from m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
 from secrets import token_hex
 from typing import Any, Mapping, NamedTuple
 
 import msgpack
+import msgspec
 
 from ..catalog.model import Feature
 from ..catalog.snapshot import Catalog
@@ -32,8 +32,7 @@ NOT_HELD = ("boolean", "continuous_use")
 """Types of features that no hold can be on."""
 
 
-@dataclass(slots=True)  # not frozen: that would treble what making one costs
-class Decoded:
+class Decoded(msgspec.Struct):  # made in C, in a fourth of the time that a dataclass takes
     """A validated call: what to run, and what its answer repeats. Of a track that gives an event
     back (`refund_of`) the features are known once that is found; `amount` None: all that is left.
     `timestamp`: the event's, in ms, where the caller gave one."""

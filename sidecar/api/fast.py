@@ -16,6 +16,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import structlog
 import uvicorn
 from uvicorn.protocols.http import httptools_impl
@@ -72,21 +73,19 @@ def protocol(wanted: bool) -> Any:
     return FastProtocol if wanted else "httptools"
 
 
-class FastCycle:
-    """One request on the short way, with the members that uvicorn looks at in its own cycle."""
+class FastCycle(msgspec.Struct, eq=False):
+    """One request on the short way, with the members that uvicorn looks at in its own cycle. One made with
+    its whole body is at its turn already, and launched by who makes it."""
 
-    __slots__ = ("protocol", "head", "keep_alive", "disconnected", "response_complete", "body", "more_body", "_started", "_waits")
-
-    def __init__(self, protocol: FastProtocol, head: Head, keep_alive: bool, whole: bytes | None = None):
-        """`whole` is the body of a request whose turn it is already; its call is launched by who makes this."""
-        self.protocol = protocol
-        self.head = head
-        self.keep_alive = keep_alive
-        self.disconnected = False
-        self.response_complete = False
-        self.more_body = self._waits = whole is None
-        self.body: bytes | bytearray = bytearray() if whole is None else whole
-        self._started = False
+    protocol: FastProtocol
+    head: Head
+    keep_alive: bool
+    body: bytes | bytearray
+    more_body: bool = False
+    waits: bool = False
+    started: bool = False
+    disconnected: bool = False
+    response_complete: bool = False
 
     @property
     def message_event(self) -> FastCycle:
@@ -96,16 +95,16 @@ class FastCycle:
 
     def start(self) -> None:
         """It is this request's turn."""
-        self._started = True
+        self.started = True
         self.set()
 
     def set(self) -> None:
         """Launches the call once its turn has come, its body is whole and the client reads."""
-        if not self._waits or not self._started or self.more_body or self.disconnected:
+        if not self.waits or not self.started or self.more_body or self.disconnected:
             return
         if self.protocol.flow.write_paused:
             return  # a client that does not read gets nothing more done; `resume_writing` comes back
-        self._waits = False
+        self.waits = False
         self.protocol.service.launch(self)
 
     def respond(self, reply: Reply) -> None:
@@ -219,7 +218,8 @@ class FastProtocol(HttpToolsProtocol):
         if head is None:
             super().on_headers_complete()
             return
-        existing, self.cycle = self.cycle, FastCycle(self, head, self.parser.should_keep_alive())  # type: ignore[assignment]
+        made = FastCycle(self, head, self.parser.should_keep_alive(), bytearray(), more_body=True, waits=True)
+        existing, self.cycle = self.cycle, made  # type: ignore[assignment]
         if existing is None or existing.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:

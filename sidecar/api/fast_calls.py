@@ -8,6 +8,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Coroutine
 
+import msgspec
 import structlog
 
 from ..engine import spend
@@ -26,17 +27,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-class _Launched:
-    """A call whose reply is waited for."""
+class _Launched(msgspec.Struct):
+    """A call whose reply is waited for; decoded and sent at those times, by `time.perf_counter`."""
 
-    __slots__ = ("service", "cycle", "decoded", "started", "sent")
-
-    def __init__(self, service: FastService, cycle: FastCycle, decoded: Decoded, started: float):
-        self.service = service
-        self.cycle = cycle
-        self.decoded = decoded
-        self.started = started
-        self.sent = time.perf_counter()
+    service: FastService
+    cycle: FastCycle
+    decoded: Decoded
+    started: float
+    sent: float
 
     def done(self, outcome: Result | Exception | None) -> None:
         """See `spend.start`."""
@@ -66,7 +64,7 @@ class FastService:
                 self._ordinary(cycle)
                 return
 
-            call = _Launched(self, cycle, decoded, started)
+            call = _Launched(self, cycle, decoded, started, time.perf_counter())
             if not spend.start(ctx.engine, ctx.catalog.current, decoded.spend, call.done):
                 self._ordinary(cycle)
         except Exception:

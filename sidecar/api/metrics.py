@@ -83,14 +83,13 @@ class Metrics:
             registry=self.registry, multiprocess_mode="sum",
         )
 
-        self._outcomes: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-        self._latencies: defaultdict[str, _Latencies] = defaultdict(_Latencies)
+        self._decided: defaultdict[tuple[str, str, str], _Latencies] = defaultdict(_Latencies)
+        self._refused: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._redis = _Latencies()
 
     def decided(self, verb: str, outcome: str, reason: str, seconds: float) -> None:
         """Counts an answer and what it took."""
-        self._outcomes[verb, outcome, reason] += 1
-        self._latencies[verb].count(seconds)
+        self._decided[verb, outcome, reason].count(seconds)
 
     def round_trip(self, seconds: float) -> None:
         """Counts what a check or track waited for Redis."""
@@ -98,17 +97,18 @@ class Metrics:
 
     def refused(self, verb: str, code: str) -> None:
         """Counts a call that got an error."""
-        self._outcomes[verb, "refused", code] += 1
+        self._refused[verb, code] += 1
 
     def fold(self) -> None:
         """Adds what was counted since the last time to Prometheus' counters."""
-        outcomes, latencies = self._outcomes.copy(), self._latencies.copy()
-        self._outcomes.clear()
-        self._latencies.clear()
-        for labels, count in outcomes.items():
-            self.decisions.labels(*labels).inc(count)
-        for verb, counted in latencies.items():
+        decided, refused = self._decided.copy(), self._refused.copy()
+        self._decided.clear()
+        self._refused.clear()
+        for (verb, outcome, reason), counted in decided.items():
+            self.decisions.labels(verb, outcome, reason).inc(sum(counted.buckets))
             counted.fold(self.latency.labels(verb))
+        for (verb, code), count in refused.items():
+            self.decisions.labels(verb, "refused", code).inc(count)
         redis, self._redis = self._redis, _Latencies()
         redis.fold(self.redis_latency)
 

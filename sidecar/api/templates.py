@@ -22,7 +22,7 @@ COLDS_MAX = 10_000
 PLAIN_ROWS_MAX = 8
 NOT_PLAIN = layout.UNLIMITED | layout.PER_ENTITY | layout.BOOLEAN | layout.ROLLOVER
 HOLES = ("balance", "usage", "next_reset_at")
-HOLE = b"%b"
+HOLE: Any = object()
 MISSING: Any = object()
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -94,21 +94,18 @@ _OF_ITS_CUSTOMER = [_COLD.index(name) for name in ("anchor", "item", "created_at
 
 
 class _Shape(NamedTuple):
-    """Where a blob of so many buckets has what changes (balance and next reset of each), the other
-    columns that every call reads, and the rest."""
+    """Where a blob of so many buckets has the hot columns that an answer depends on (of each bucket the
+    balance, what stays, the next reset, when it ends) and the rest."""
 
-    changing: struct.Struct
-    fixed: tuple[slice, ...]
+    hot: struct.Struct
     cold_at: int
     unshown: tuple[int, ...]
 
     @classmethod
     def of(cls, rows: int) -> _Shape:
         """Of a blob of so many."""
-        starts = [layout.COUNTS.size + i * layout.HOT.size for i in range(rows)]
         return cls(
-            struct.Struct(f">{layout.COUNTS.size}x" + "4xq18xq8x" * rows),
-            tuple(part for at in starts for part in (slice(at + 12, at + 30), slice(at + 38, at + layout.HOT.size))),
+            struct.Struct(f">{layout.COUNTS.size}x" + "4xq18sq8s" * rows),
             layout.COUNTS.size + rows * layout.HOT.size,
             tuple(row * len(_COLD) + column for row in range(rows) for column in _OF_ITS_CUSTOMER),
         )
@@ -118,43 +115,91 @@ _SHAPES = {layout.COUNTS.pack(layout.FORMAT, rows, 0, 0, 0, 0): _Shape.of(rows) 
 """By how a blob begins that has so many buckets, no slots and none archived."""
 
 
+class _Text(NamedTuple):
+    """The balance fields with holes, and the answer of a check that they allow. `granted` is what each
+    bucket was given, in the unit of the numbers that the holes take: whole units where `%d` stands for
+    one, else scaled units, to be encoded for `%b`."""
+
+    fields: bytes
+    allowed: bytes
+    granted: list[int]
+
+    @classmethod
+    def of(cls, form: Form, feature: Feature, view: dict[str, Any], granted: list[int], hole: bytes) -> _Text:
+        """For what the ordinary view says."""
+        parts = []
+        for entry in view["breakdown"]:
+            pairs = _pairs(form, _with_holes(entry), hole)
+            parts.append(form.begin(pairs[:1], len(pairs) - 1) + form.end(pairs[1:]))
+        fields = []
+        for name, value in _with_holes(view).items():
+            fields += [(form.encode(name), form.array(parts))] if name == "breakdown" else _pairs(form, {name: value}, hole)
+        said = {"allowed": True, "customer_id": HOLE, "required_balance": HOLE, "code": "feature_found", "feature_id": feature.id}
+        text = form.end(fields)
+        return cls(text, form.begin(_pairs(form, said, b"%b"), len(fields)) + text, granted)
+
+
 class Template:
     """The balance fields of one arrangement of buckets, with holes for what changes: balance and
     usage, when the next reset is, of the whole and then of each bucket in order."""
 
-    __slots__ = ("_form", "_fields", "_text", "_allowed", "_granted", "_sum", "_unit", "_precision", "_first_reset", "_resets")
+    __slots__ = ("_form", "_fields", "_unit", "_first_reset", "_scales", "_exact", "_whole")
 
-    def __init__(self, form: Form, feature: Feature, fields: list[tuple[bytes, bytes]], rows: Sequence[layout.Row], first_reset: bool):
-        self._form, self._fields, self._text = form, len(fields), form.end(fields)
-        said = {"allowed": True, "customer_id": HOLE, "required_balance": HOLE, "code": "feature_found", "feature_id": feature.id}
-        self._allowed = form.begin(_pairs(form, said), len(fields)) + self._text
-        self._granted, self._sum = [row.granted for row in rows], sum(row.granted for row in rows)
-        self._unit, self._precision = 10**feature.precision, feature.precision
-        self._first_reset, self._resets = first_reset, [bool(row.next_reset_at) for row in rows]
+    def __init__(self, form: Form, feature: Feature, view: dict[str, Any], rows: Sequence[layout.Row]):
+        granted, precision = [row.granted for row in rows], feature.precision
+        unit = self._unit = 10**precision
+        self._form, self._fields = form, len(view)
+        self._first_reset = view["next_reset_at"] is not None
+        quantity, time_ms = (unit, precision), (1, 0)
+        self._scales = [time_ms] * self._first_reset + [quantity] * 2
+        """The unit and precision of each hole's number."""
+        for row in rows:
+            self._scales += [quantity, quantity, time_ms] if row.next_reset_at else [quantity] * 2
+        self._exact = _Text.of(form, feature, view, granted, b"%b")
+        self._whole: _Text | None = None
+        """For balances that are all whole, which most are, in a form that has numbers as they are printed."""
+        if form is JSON and not any(grant % unit for grant in granted):
+            self._whole = _Text.of(form, feature, view, [grant // unit for grant in granted], b"%d")
 
     def allowed(self, customer_id: str, required: int | Decimal | None, changing: Sequence[int]) -> bytes:
         """The answer where nothing is to be said but that the call is allowed by this feature."""
         encode = self._form.encode
-        return self._allowed % (encode(customer_id), encode(required), *self._numbers(changing))
+        text, numbers = self._filled(changing)
+        return text.allowed % (encode(customer_id), encode(required), *numbers)
 
     def answer(self, said: dict[str, Any], changing: Sequence[int]) -> bytes:
         """The answer that begins with that."""
         encode = self._form.encode
         pairs = [(encode(name), encode(value)) for name, value in said.items()]
-        return self._form.begin(pairs, self._fields) + self._text % tuple(self._numbers(changing))
+        text, numbers = self._filled(changing)
+        return self._form.begin(pairs, self._fields) + text.fields % tuple(numbers)
 
-    def _numbers(self, changing: Sequence[int]) -> list[bytes]:
-        number, unit, precision = self._form.number, self._unit, self._precision
-        balances, resets = changing[::2], changing[1::2]
-        total = sum(balances)
-        numbers = [number(min(filter(None, resets)), 1, 0)] if self._first_reset else []
-        numbers += (number(total, unit, precision), number(self._sum - total, unit, precision))
-        for granted, balance, reset, has_reset in zip(self._granted, balances, resets, self._resets):
-            numbers.append(number(balance, unit, precision))
-            numbers.append(number(granted - balance, unit, precision))
-            if has_reset:
-                numbers.append(number(reset, 1, 0))
-        return numbers
+    def _filled(self, changing: Sequence[int]) -> tuple[_Text, list[Any]]:
+        """The text to use, and what goes into its holes."""
+        if self._whole is not None:
+            numbers = self._numbers(self._whole.granted, changing, self._unit)
+            if numbers is not None:
+                return self._whole, numbers
+        number, exact = self._form.number, self._numbers(self._exact.granted, changing, 1) or []
+        return self._exact, [number(scaled, *scale) for scaled, scale in zip(exact, self._scales)]
+
+    def _numbers(self, granted: Sequence[int], changing: Sequence[int], unit: int) -> list[int] | None:
+        """The holes' numbers, quantities in such units; None if one is no whole number of them."""
+        numbers: list[int] = []
+        left = total = first_reset = 0
+        for grant, balance, reset in zip(granted, changing[::2], changing[1::2]):
+            if balance % unit:
+                return None
+            balance //= unit
+            left += balance
+            total += grant
+            if not reset:
+                numbers += (balance, grant - balance)
+                continue
+            numbers += (balance, grant - balance, reset)
+            if reset < first_reset or not first_reset:
+                first_reset = reset
+        return [first_reset, left, total - left, *numbers] if self._first_reset else [left, total - left, *numbers]
 
 
 class Templates:
@@ -162,10 +207,11 @@ class Templates:
 
     def __init__(self) -> None:
         self.known: dict[tuple[Any, ...], Template | None] = {}
-        self._colds: dict[bytes, tuple[Any, ...]] = {}
+        self._colds: dict[bytes, int] = {}
         """What of the rest of a blob tells one arrangement from another, by that rest: read once
         for each customer, as long as there are not too many."""
-        self._alike: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._alike: dict[tuple[Any, ...], int] = {}
+        """The number of each such reading."""
 
     def find(self, form: Form, feature: Feature, blob: bytes) -> tuple[Template, Sequence[int]] | None:
         """The template of these packed buckets, and what changes of them; None if they are not plain.
@@ -173,10 +219,11 @@ class Templates:
         shape = _SHAPES.get(blob[: layout.COUNTS.size])
         if shape is None:
             return None
-        changing = shape.changing.unpack_from(blob)
-        rest = blob[shape.cold_at :]
-        cold = self._colds.get(rest) or self._read(shape, rest)
-        key = (form.content_type, feature.id, b"".join([blob[part] for part in shape.fixed]), cold, *map(bool, changing[1::2]))
+        hot, rest = shape.hot.unpack_from(blob), blob[shape.cold_at :]
+        cold = self._colds.get(rest)
+        if cold is None:
+            cold = self._read(shape, rest)
+        key = (cold, form.content_type, feature.id, *hot[1::2], *map(bool, hot[2::4]))
         known = self.known
         template = known.get(key, MISSING)
         if template is MISSING:
@@ -184,17 +231,17 @@ class Templates:
             if len(known) >= TEMPLATES_MAX:
                 known.clear()
             known[key] = template
-        return None if template is None else (template, changing)
+        return None if template is None else (template, hot[::2])
 
-    def _read(self, shape: _Shape, rest: bytes) -> tuple[Any, ...]:
+    def _read(self, shape: _Shape, rest: bytes) -> int:
         cold = msgpack.unpackb(rest)
         for place in shape.unshown:
             cold[place] = 0
         if len(self._colds) >= COLDS_MAX:
             self._colds.clear()
             self._alike.clear()
-        found = tuple(cold)
-        found = self._colds[rest] = self._alike.setdefault(found, found)
+            self.known.clear()  # by numbers that begin anew
+        found = self._colds[rest] = self._alike.setdefault(tuple(cold), len(self._alike))
         return found
 
 
@@ -207,17 +254,9 @@ def _template(form: Form, feature: Feature, rows: Sequence[layout.Row]) -> Templ
         row._replace(balance=7 * i + 1, next_reset_at=10**12 - i if row.next_reset_at else 0) for i, row in enumerate(rows)
     ]
     view = balance_v12(feature, others, None)
-    entries, first_reset = view["breakdown"], view["next_reset_at"] is not None
-    parts = []
-    for entry in entries:
-        pairs = _pairs(form, _with_holes(entry))
-        parts.append(form.begin(pairs[:1], len(pairs) - 1) + form.end(pairs[1:]))
-    fields = []
-    for name, value in _with_holes(view).items():
-        fields += [(form.encode(name), form.array(parts))] if name == "breakdown" else _pairs(form, {name: value})
-    if len(entries) != len(rows) or list(view)[:3] != ["interval", "interval_count", "next_reset_at"]:
+    if len(view["breakdown"]) != len(rows) or list(view)[:3] != ["interval", "interval_count", "next_reset_at"]:
         return None
-    template = Template(form, feature, fields, others, first_reset)
+    template = Template(form, feature, view, others)
     changing = [number for row in others for number in (row.balance, row.next_reset_at)]
     return template if template.answer({"": 0}, changing) == form.encode({"": 0, **view}) else None
 
@@ -226,10 +265,10 @@ def _with_holes(said: dict[str, Any]) -> dict[str, Any]:
     return {name: HOLE if name in HOLES and value is not None else value for name, value in said.items()}
 
 
-def _pairs(form: Form, said: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+def _pairs(form: Form, said: dict[str, Any], hole: bytes) -> list[tuple[bytes, bytes]]:
     """Names and values, encoded for text with holes."""
     return [
-        (form.encode(name), HOLE if value is HOLE else form.encode(value).replace(b"%", b"%%")) for name, value in said.items()
+        (form.encode(name), hole if value is HOLE else form.encode(value).replace(b"%", b"%%")) for name, value in said.items()
     ]
 
 

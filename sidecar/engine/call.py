@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Sequence
 
 import msgpack
+import msgspec
 
 from . import scripts
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 _AMOUNT, _KEPT, _TEXT = struct.Struct(">q"), struct.Struct(">qqB"), struct.Struct(">BI")
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(msgspec.Struct, frozen=True):
     """What makes a check a hold: its id, when it ends by itself (0: after `life_ms`, as late as it
     may), how many a customer may have open, and when the id was claimed."""
 
@@ -29,8 +29,7 @@ class Lock:
     claimed_ms: int = 0
 
 
-@dataclass(slots=True)
-class Refunded:
+class Refunded(msgspec.Struct):
     """The event that a call gives back: its log entry, when it was, per feature the units applied
     and what each bucket paid; the hold it was, if any; the credit systems that paid. `returned` is
     what SQL says was given back before, once it was asked, and of which snapshot that is."""
@@ -45,8 +44,7 @@ class Refunded:
     returned_from: str = ""
 
 
-@dataclass(slots=True)  # not frozen: that would treble what making one costs
-class Spend:
+class Spend(msgspec.Struct):  # made in C, in a fourth of the time that a dataclass takes
     """One decoded check or track. Amounts are scaled by their feature's precision; `mode` is cap,
     reject or overflow for track and 'send' or '' for check. A check with a `lock` is a hold; a
     track with `refunded` gives an event back, each amount a negative one or 0 for all. Of a `brief`

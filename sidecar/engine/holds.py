@@ -5,11 +5,12 @@ a hold lives with the customer. It must not know about HTTP.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgpack
+from msgspec.structs import replace
 
 from ..domain.quantities import scale
 from ..store import holds

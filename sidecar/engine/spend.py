@@ -5,10 +5,10 @@ looking a key up in SQL). This module knows nothing of HTTP or API versions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import msgpack
+import msgspec
 
 from ..domain import receipt
 from ..domain.receipt import Receipt
@@ -54,8 +54,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-@dataclass(slots=True)
-class Result:
+class Result(msgspec.Struct):
     """A script's answer. `fields` names the features of `blobs`: packed buckets, b"" where nothing
     is held; `entity_blobs` those of the calling entity and then what it is an entity of, or lists of
     the entities' own; `parts` what each bucket paid, as the log has it (sync/records.py)."""
@@ -100,25 +99,19 @@ def start(
     return True
 
 
-class _Started:
+class _Started(msgspec.Struct):
     """A call under way. No closure: one that hands itself on, as `replied` does, is garbage that only the
     collector finds, and finding it for every call would halt the process for milliseconds at a time."""
 
-    __slots__ = ("engine", "catalog", "call", "done", "connection", "p", "generation", "run_id", "plan")
-
-    def __init__(
-        self, engine: Engine, catalog: Catalog, call: Spend, done: Callable[[Result | Exception | None], None],
-        connection: Connection, p: int, generation: bytes, run_id: bytes, plan: Plan,
-    ):
-        self.engine = engine
-        self.catalog = catalog
-        self.call = call
-        self.done = done
-        self.connection = connection
-        self.p = p
-        self.generation = generation
-        self.run_id = run_id
-        self.plan = plan
+    engine: Engine
+    catalog: Catalog
+    call: Spend
+    done: Callable[[Result | Exception | None], None]
+    connection: Connection
+    p: int
+    generation: bytes
+    run_id: bytes
+    plan: Plan
 
     def arguments(self) -> tuple[tuple[bytes, ...], tuple[Any, ...]]:
         """The script's keys and arguments, as of one that is not put together from packed parts."""

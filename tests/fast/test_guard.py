@@ -54,5 +54,5 @@ def test_it_knows_every_member_of_a_cycle_that_uvicorn_looks_at() -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "cycle"
     }
     assert used <= fast.CYCLE_MEMBERS, f"uvicorn also uses {used - fast.CYCLE_MEMBERS}"
-    cycle = fast.FastCycle(None, Head("check", (1, 2), "sandbox", None, 1), True)  # type: ignore[arg-type]
+    cycle = fast.FastCycle(None, Head("check", (1, 2), "sandbox", None, 1), True, b"")  # type: ignore[arg-type]
     assert all(hasattr(cycle, name) for name in fast.CYCLE_MEMBERS)

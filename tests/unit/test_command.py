@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +56,7 @@ def test_the_parts_are_the_whole(
     script_keys = (*keys.of_customer(p, name), *([record] if key else []))
     args, _ = arguments(call, of, chosen, "")
     one, plan = packer(chosen), plan_of((feature_id,), of)
-    other = dataclasses.replace(call, features=((FEATURES[feature_id], 7),), info=b"else")
+    other = msgspec.structs.replace(call, features=((FEATURES[feature_id], 7),), info=b"else")
     assert one.pack(other, plan, p, GENERATION, RUN_ID, record)  # what is kept of it is true of the next call too
     for run_id in (RUN_ID, b"another", RUN_ID):  # what was packed for another server is not used again
         whole = packed(script, script_keys, (GENERATION, run_id, *args))
