@@ -32,6 +32,13 @@ class _Json:
 
     content_type = wire.JSON
     encode = staticmethod(msgspec.json.Encoder(decimal_format="number").encode)
+    hole = b"%d"
+    """What stands for a whole number in text with holes."""
+
+    @staticmethod
+    def wholes(numbers: list[int]) -> list[Any]:
+        """What goes into such holes."""
+        return numbers
 
     @staticmethod
     def number(scaled: int, unit: int, precision: int) -> bytes:
@@ -57,16 +64,22 @@ class _Packed:
     """As `_Json`, in MessagePack."""
 
     content_type = wire.MSGPACK
+    hole = b"%b"
     _pack = msgpack.Packer(autoreset=True)
+    _encode = staticmethod(msgspec.msgpack.Encoder().encode)
+    """Of text and whole numbers the same bytes, sooner."""
 
-    @staticmethod
-    def encode(value: Any) -> bytes:
-        return wire.encode(value, wire.MSGPACK)[0]
+    @classmethod
+    def encode(cls, value: Any) -> bytes:
+        return cls._encode(value) if type(value) in (str, int) else wire.encode(value, wire.MSGPACK)[0]
+
+    @classmethod
+    def wholes(cls, numbers: list[int]) -> list[Any]:
+        return list(map(cls._encode, numbers))
 
     @classmethod
     def number(cls, scaled: int, unit: int, precision: int) -> bytes:
-        packed: bytes = cls._pack.pack(scaled // unit if scaled % unit == 0 else float(unscale(scaled, precision)))
-        return packed
+        return cls._encode(scaled // unit if scaled % unit == 0 else float(unscale(scaled, precision)))
 
     @classmethod
     def begin(cls, pairs: Pairs, more: int) -> bytes:
@@ -117,8 +130,7 @@ _SHAPES = {layout.COUNTS.pack(layout.FORMAT, rows, 0, 0, 0, 0): _Shape.of(rows) 
 
 class _Text(NamedTuple):
     """The balance fields with holes, and the answer of a check that they allow. `granted` is what each
-    bucket was given, in the unit of the numbers that the holes take: whole units where `%d` stands for
-    one, else scaled units, to be encoded for `%b`."""
+    bucket was given, in the unit that its holes' numbers are counted in."""
 
     fields: bytes
     allowed: bytes
@@ -157,9 +169,9 @@ class Template:
             self._scales += [quantity, quantity, time_ms] if row.next_reset_at else [quantity] * 2
         self._exact = _Text.of(form, feature, view, granted, b"%b")
         self._whole: _Text | None = None
-        """For balances that are all whole, which most are, in a form that has numbers as they are printed."""
-        if form is JSON and not any(grant % unit for grant in granted):
-            self._whole = _Text.of(form, feature, view, [grant // unit for grant in granted], b"%d")
+        """For balances that are all whole, which most are."""
+        if not any(grant % unit for grant in granted):
+            self._whole = _Text.of(form, feature, view, [grant // unit for grant in granted], form.hole)
 
     def allowed(self, customer_id: str, required: int | Decimal | None, changing: Sequence[int]) -> bytes:
         """The answer where nothing is to be said but that the call is allowed by this feature."""
@@ -179,7 +191,7 @@ class Template:
         if self._whole is not None:
             numbers = self._numbers(self._whole.granted, changing, self._unit)
             if numbers is not None:
-                return self._whole, numbers
+                return self._whole, self._form.wholes(numbers)
         number, exact = self._form.number, self._numbers(self._exact.granted, changing, 1) or []
         return self._exact, [number(scaled, *scale) for scaled, scale in zip(exact, self._scales)]
 
