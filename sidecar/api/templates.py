@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import struct
 from decimal import Decimal
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Iterable, Sequence
 
 import msgpack
 import msgspec
@@ -106,7 +106,7 @@ _OF_ITS_CUSTOMER = [_COLD.index(name) for name in ("anchor", "item", "created_at
 """Columns that differ from customer to customer and are not shown."""
 
 
-class _Shape(NamedTuple):
+class _Shape(msgspec.Struct):
     """Where a blob of so many buckets has the hot columns that an answer depends on (of each bucket the
     balance, what stays, the next reset, when it ends) and the rest."""
 
@@ -128,7 +128,7 @@ _SHAPES = {layout.COUNTS.pack(layout.FORMAT, rows, 0, 0, 0, 0): _Shape.of(rows) 
 """By how a blob begins that has so many buckets, no slots and none archived."""
 
 
-class _Text(NamedTuple):
+class _Text(msgspec.Struct):
     """The balance fields with holes, and the answer of a check that they allow. `granted` is what each
     bucket was given, in the unit that its holes' numbers are counted in."""
 

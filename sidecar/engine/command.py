@@ -8,9 +8,10 @@ else a call may be is packed argument by argument; a test holds the two equal.
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
+import msgspec
 
 from . import keys, scripts
 from .call import Plan, Spend, is_logged, packed_call, packed_kept
@@ -32,7 +33,7 @@ def bulk(value: Any) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
-class _Place(NamedTuple):
+class _Place(msgspec.Struct):
     """What is said of an open partition."""
 
     generation: bytes
@@ -44,7 +45,7 @@ class _Place(NamedTuple):
     entities: bytes
 
 
-class _Frame(NamedTuple):
+class _Frame(msgspec.Struct):
     """What is said of every usual call of a feature in one mode: the command's beginning without a
     key and with one, what the call is, and whether the log keeps its info."""
 

@@ -37,6 +37,7 @@ class Engine:
         self.settings = settings
         self.store = store
         self._clock = clock
+        self._partition_count = settings.partitions
         self.partitions = Partitions(settings, store, clock)
         self._url = settings.redis_address
         self._replicas = 1 if settings.durability == "replica" else 0
@@ -69,7 +70,7 @@ class Engine:
 
     def partition_of(self, customer_id: str) -> int:
         """The partition of a customer."""
-        return keys.partition_of(customer_id, self.settings.partitions)
+        return keys.partition_of(customer_id, self._partition_count)
 
     async def now_ms(self) -> int:
         """Now, by the clock of the control plane."""
