@@ -298,10 +298,78 @@ def sqlite_migrated_url(_sqlite_migrated: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@dataclass
+class _Reused:
+    """A database with the whole schema that one test after another gets, emptied: to make one, to drop it and
+    to fill each connection's caches anew took longer than most tests. Whoever changes more than rows
+    and sequences is the last to have it."""
+
+    pattern: str
+    template: str
+    name: str = ""
+    at_first: object = None
+    tables: tuple[str, ...] = ()
+
+    def given(self) -> Iterator[str]:
+        """The URL, as long as a test has it."""
+        if not self.name:
+            self.name = f"t{uuid.uuid4().hex[:12]}"
+            _pg_execute(self.pattern, f"CREATE DATABASE {self.name} TEMPLATE {self.template}")
+            with self._connected() as conn:
+                self.at_first = self._schema(conn)
+                named = conn.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'").fetchall()
+                filled = [name for (name,) in named if conn.execute(f'SELECT EXISTS (SELECT FROM "{name}")').fetchone() == (True,)]
+                assert filled == ["alembic_version"], filled
+                self.tables = tuple(sorted(name for (name,) in named if name not in filled))
+        try:
+            yield self.pattern.format(database=self.name)
+        finally:
+            self._clear()
+
+    def _clear(self) -> None:
+        with self._connected() as conn:
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+            if self._schema(conn) == self.at_first:
+                ask = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in self.tables)
+                if filled := [f'"{name}"' for (name,) in conn.execute(ask)]:
+                    conn.execute(f"TRUNCATE {', '.join(filled)} RESTART IDENTITY")
+                for (name,) in conn.execute("SELECT sequencename FROM pg_sequences WHERE last_value IS NOT NULL").fetchall():
+                    conn.execute(f'ALTER SEQUENCE "{name}" RESTART')
+                return
+        _pg_execute(self.pattern, f"DROP DATABASE {self.name} WITH (FORCE)")
+        self.name = ""
+
+    def _connected(self) -> Any:
+        import psycopg
+
+        return psycopg.connect(self.pattern.format(database=self.name), autocommit=True)
+
+    def _schema(self, conn: Any) -> object:
+        """What changes with any definition, a setting, or the schema's version, and not with rows."""
+        return conn.execute("""
+            SELECT (SELECT array_agg(version_num) FROM alembic_version),
+                (SELECT array_agg((c.oid, relname, reloptions, relacl, a.attname, a.atttypid, a.attnotnull, a.atthasdef, a.attisdropped)::text
+                        ORDER BY c.oid, attnum)
+                    FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+                    WHERE relnamespace <> ALL (ARRAY['pg_catalog', 'pg_toast', 'information_schema']::regnamespace[])),
+                (SELECT array_agg(oid ORDER BY oid) FROM pg_constraint),
+                (SELECT array_agg(oid ORDER BY oid) FROM pg_trigger),
+                (SELECT array_agg(oid ORDER BY oid) FROM pg_attrdef),
+                (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_rewrite),
+                (SELECT array_agg(s::text) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase
+                    WHERE datname = current_database())
+        """).fetchone()
+
+
+@pytest.fixture(scope="session")
+def _pg_reused(pg_server: str, _pg_migrated: str) -> _Reused:
+    return _Reused(pg_server, _pg_migrated)
+
+
 @pytest.fixture
-def pg_migrated_url(pg_server: str, _pg_migrated: str) -> Iterator[str]:
-    """A fresh PostgreSQL database with the schema."""
-    yield from _pg_database(pg_server, _pg_migrated)
+def pg_migrated_url(_pg_reused: _Reused) -> Iterator[str]:
+    """An empty PostgreSQL database with the schema."""
+    yield from _pg_reused.given()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
