@@ -60,6 +60,12 @@ SHARING = ("e2e", "pages", "flows")
 """Folders whose files share a sidecar that ends with the folder: kept together."""
 WAITING = ("faults", "load", "run")
 """Folders whose tests wait for processes more than they work."""
+LONG = (
+    "api/test_caps_matrix", "api/test_explain", "api/test_holds", "cases/test_races", "cases/test_resets", "cases/test_usage_windows",
+    "promises/test_p5_back_to_who_paid", "promises/test_p6_resets_happen_once", "properties/test_exactness",
+    "properties/test_scripts_match_model", "sync/test_apply", "sync/test_audit", "sync/test_worker",
+)
+"""The longest files of those that work."""
 
 WAYS_MARK = "ways(*names): the ways into the app that a test of the API goes, where it is not every one of tests.http.WAYS"
 
@@ -95,11 +101,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait begin early and one at a time, between two that work: together they would leave the
-    machine idle, and the last of them would hold up the end."""
+    machine idle, and the last of them would hold up the end. So would a long one that begins late."""
     files = list(dict.fromkeys(item.path for item in items))
     sharing = [path for path in files if path.parent.name in SHARING]
     waiting = [path for path in files if path.parent.name in WAITING]
     working = [path for path in files if path not in sharing and path not in waiting]
+    working.sort(key=lambda path: f"{path.parent.name}/{path.stem}" not in LONG)
     order = sharing
     while waiting or working:
         order += [*waiting[:1], *working[:2]]
