@@ -324,10 +324,9 @@ class _Reused:
             _pg_execute(self.pattern, f"CREATE DATABASE {self.name} TEMPLATE {self.template}")
             with self._connected() as conn:
                 self.at_first = self._schema(conn)
-                named = conn.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'").fetchall()
-                filled = [name for (name,) in named if conn.execute(f'SELECT EXISTS (SELECT FROM "{name}")').fetchone() == (True,)]
-                assert filled == ["alembic_version"], filled
-                self.tables = tuple(sorted(name for (name,) in named if name not in filled))
+                named = {name for (name,) in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+                self.tables = tuple(sorted(named - {"alembic_version"}))
+                assert self._filled(conn) == [], "the schema comes with rows"
         try:
             yield self.pattern.format(database=self.name)
         finally:
@@ -335,16 +334,20 @@ class _Reused:
 
     def _clear(self) -> None:
         with self._connected() as conn:
-            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+            others = "datname = current_database() AND pid <> pg_backend_pid()"
+            conn.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
             if self._schema(conn) == self.at_first:
-                ask = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in self.tables)
-                if filled := [f'"{name}"' for (name,) in conn.execute(ask)]:
+                if filled := self._filled(conn):
                     conn.execute(f"TRUNCATE {', '.join(filled)} RESTART IDENTITY")
                 for (name,) in conn.execute("SELECT sequencename FROM pg_sequences WHERE last_value IS NOT NULL").fetchall():
                     conn.execute(f'ALTER SEQUENCE "{name}" RESTART')
                 return
         _pg_execute(self.pattern, f"DROP DATABASE {self.name} WITH (FORCE)")
         self.name = ""
+
+    def _filled(self, conn: Any) -> list[str]:
+        ask = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in self.tables)
+        return [f'"{name}"' for (name,) in conn.execute(ask)]
 
     def _connected(self) -> Any:
         import psycopg
@@ -355,7 +358,7 @@ class _Reused:
         """What changes with any definition, a setting, or the schema's version, and not with rows."""
         return conn.execute("""
             SELECT (SELECT array_agg(version_num) FROM alembic_version),
-                (SELECT array_agg((c.oid, relname, reloptions, relacl, a.attname, a.atttypid, a.attnotnull, a.atthasdef, a.attisdropped)::text
+                (SELECT array_agg((c.oid, relname, reloptions, relacl, attname, a.atttypid, a.attnotnull, a.atthasdef, a.attisdropped)::text
                         ORDER BY c.oid, attnum)
                     FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
                     WHERE relnamespace <> ALL (ARRAY['pg_catalog', 'pg_toast', 'information_schema']::regnamespace[])),
