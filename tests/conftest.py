@@ -60,6 +60,12 @@ SHARING = ("e2e", "pages", "flows")
 """Folders whose files share a sidecar that ends with the folder: kept together."""
 WAITING = ("faults", "load", "run")
 """Folders whose tests wait for processes more than they work."""
+LONG = (
+    "api/test_caps_matrix", "api/test_explain", "api/test_holds", "cases/test_races", "cases/test_resets", "cases/test_usage_windows",
+    "promises/test_p5_back_to_who_paid", "promises/test_p6_resets_happen_once", "properties/test_exactness",
+    "properties/test_scripts_match_model", "sync/test_apply", "sync/test_audit", "sync/test_worker",
+)
+"""The longest files of those that work."""
 
 WAYS_MARK = "ways(*names): the ways into the app that a test of the API goes, where it is not every one of tests.http.WAYS"
 
@@ -95,11 +101,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait begin early and one at a time, between two that work: together they would leave the
-    machine idle, and the last of them would hold up the end."""
+    machine idle, and the last of them would hold up the end. So would a long one that begins late."""
     files = list(dict.fromkeys(item.path for item in items))
     sharing = [path for path in files if path.parent.name in SHARING]
     waiting = [path for path in files if path.parent.name in WAITING]
     working = [path for path in files if path not in sharing and path not in waiting]
+    working.sort(key=lambda path: f"{path.parent.name}/{path.stem}" not in LONG)
     order = sharing
     while waiting or working:
         order += [*waiting[:1], *working[:2]]
@@ -298,10 +305,81 @@ def sqlite_migrated_url(_sqlite_migrated: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@dataclass
+class _Reused:
+    """A database with the whole schema that one test after another gets, emptied: to make one, to drop it and
+    to fill each connection's caches anew took longer than most tests. Whoever changes more than rows
+    and sequences is the last to have it."""
+
+    pattern: str
+    template: str
+    name: str = ""
+    at_first: object = None
+    tables: tuple[str, ...] = ()
+
+    def given(self) -> Iterator[str]:
+        """The URL, as long as a test has it."""
+        if not self.name:
+            self.name = f"t{uuid.uuid4().hex[:12]}"
+            _pg_execute(self.pattern, f"CREATE DATABASE {self.name} TEMPLATE {self.template}")
+            with self._connected() as conn:
+                self.at_first = self._schema(conn)
+                named = {name for (name,) in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+                self.tables = tuple(sorted(named - {"alembic_version"}))
+                assert self._filled(conn) == [], "the schema comes with rows"
+        try:
+            yield self.pattern.format(database=self.name)
+        finally:
+            self._clear()
+
+    def _clear(self) -> None:
+        with self._connected() as conn:
+            others = "datname = current_database() AND pid <> pg_backend_pid()"
+            conn.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+            if self._schema(conn) == self.at_first:
+                if filled := self._filled(conn):
+                    conn.execute(f"TRUNCATE {', '.join(filled)} RESTART IDENTITY")
+                for (name,) in conn.execute("SELECT sequencename FROM pg_sequences WHERE last_value IS NOT NULL").fetchall():
+                    conn.execute(f'ALTER SEQUENCE "{name}" RESTART')
+                return
+        _pg_execute(self.pattern, f"DROP DATABASE {self.name} WITH (FORCE)")
+        self.name = ""
+
+    def _filled(self, conn: Any) -> list[str]:
+        ask = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in self.tables)
+        return [f'"{name}"' for (name,) in conn.execute(ask)]
+
+    def _connected(self) -> Any:
+        import psycopg
+
+        return psycopg.connect(self.pattern.format(database=self.name), autocommit=True)
+
+    def _schema(self, conn: Any) -> object:
+        """What changes with any definition, a setting, or the schema's version, and not with rows."""
+        return conn.execute("""
+            SELECT (SELECT array_agg(version_num) FROM alembic_version),
+                (SELECT array_agg((c.oid, relname, reloptions, relacl, attname, a.atttypid, a.attnotnull, a.atthasdef, a.attisdropped)::text
+                        ORDER BY c.oid, attnum)
+                    FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+                    WHERE relnamespace <> ALL (ARRAY['pg_catalog', 'pg_toast', 'information_schema']::regnamespace[])),
+                (SELECT array_agg(oid ORDER BY oid) FROM pg_constraint),
+                (SELECT array_agg(oid ORDER BY oid) FROM pg_trigger),
+                (SELECT array_agg(oid ORDER BY oid) FROM pg_attrdef),
+                (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_rewrite),
+                (SELECT array_agg(s::text) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase
+                    WHERE datname = current_database())
+        """).fetchone()
+
+
+@pytest.fixture(scope="session")
+def _pg_reused(pg_server: str, _pg_migrated: str) -> _Reused:
+    return _Reused(pg_server, _pg_migrated)
+
+
 @pytest.fixture
-def pg_migrated_url(pg_server: str, _pg_migrated: str) -> Iterator[str]:
-    """A fresh PostgreSQL database with the schema."""
-    yield from _pg_database(pg_server, _pg_migrated)
+def pg_migrated_url(_pg_reused: _Reused) -> Iterator[str]:
+    """An empty PostgreSQL database with the schema."""
+    yield from _pg_reused.given()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

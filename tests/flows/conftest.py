@@ -1,6 +1,6 @@
 """A whole sidecar (`sidecar serve`: embedded Valkey, HTTP and sync workers; SQLite, then
-PostgreSQL) to drive over HTTP. One per database for tests that need no clock of their own: each
-makes customers of its own.
+PostgreSQL) to drive over HTTP. One per database for tests that leave the clock alone and one for those
+that move it: each makes customers of its own.
 """
 
 from __future__ import annotations
@@ -70,8 +70,22 @@ def api(served: tuple[Sidecar, Api]) -> Api:
     return served[1]
 
 
-@pytest.fixture(params=DATABASES)
-def timed(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, Api]]:
-    """A sidecar of the test's own, whose clock it may move."""
-    with running(request, request.param) as both:
+@pytest.fixture(scope="package")
+def timed_on_sqlite(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, Api]]:
+    """Another sidecar on SQLite, whose test clock is only moved forward."""
+    with running(request, "sqlite") as both:
         yield both
+
+
+@pytest.fixture(scope="package")
+def timed_on_postgres(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, Api]]:
+    """The same on PostgreSQL."""
+    with running(request, "postgres") as both:
+        yield both
+
+
+@pytest.fixture(params=DATABASES)
+def timed(request: pytest.FixtureRequest) -> tuple[Sidecar, Api]:
+    """Each sidecar in turn whose clock a test may move, for customers that it makes itself."""
+    found: tuple[Sidecar, Api] = request.getfixturevalue(f"timed_on_{request.param}")
+    return found

@@ -8,7 +8,7 @@ from decimal import Decimal
 from sqlalchemy import select
 
 from sidecar.store.db import Store
-from sidecar.store.tables import ledger
+from sidecar.store.tables import customers, ledger
 from tests.flows.client import Api
 from tests.run.harness import Sidecar
 
@@ -47,13 +47,16 @@ def test_the_whole_walk(timed: tuple[Sidecar, Api]) -> None:
     after = api.check(customer_id, "notifications")
     assert (after["balance"], after["usage"]) == (1000, 0)
     assert after["next_reset_at"] > reset_at + 27 * 86_400_000
-    owed = _owed(sidecar)
+    owed = _owed(sidecar, customer_id)
     assert [(Decimal(row[0]), Decimal(row[1]), Decimal(row[2])) for row in owed] == [(200, 1, Decimal("0.2"))]
 
 
-def _owed(sidecar: Sidecar) -> list[tuple[str, str, str]]:
-    """(units over, price, amount) of the ledger's resets that owe something, read from SQL."""
-    query = select(ledger.c.units, ledger.c.price, ledger.c.amount).where(ledger.c.kind == "reset", ledger.c.over_units > 0)
+def _owed(sidecar: Sidecar, customer_id: str) -> list[tuple[str, str, str]]:
+    """(units over, price, amount) of the customer's resets in the ledger that owe something, read from SQL."""
+    query = (
+        select(ledger.c.units, ledger.c.price, ledger.c.amount).join(customers, customers.c.cid == ledger.c.cid)
+        .where(customers.c.id == customer_id, ledger.c.kind == "reset", ledger.c.over_units > 0)
+    )
     store = Store(sidecar.settings.get("SIDECAR_DATABASE_URL") or f"sqlite:///{sidecar.data_dir}/sidecar.db")
     try:
         deadline = time.monotonic() + 10
