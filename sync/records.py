@@ -132,16 +132,6 @@ class Record(NamedTuple):
     changes: tuple[Change, ...]
     idempotency: Idempotency | None
 
-    @property
-    def touches_buckets(self) -> bool:
-        """Whether any bucket is named."""
-        if self.resets or self.changes:
-            return True
-        for use in self.uses:
-            if use.parts:
-                return True
-        return False
-
 
 def decode(data: bytes) -> Record:
     """The record in a log entry's `d` field. Raises RecordError."""
