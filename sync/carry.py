@@ -49,6 +49,8 @@ class Carrier:
         self._left_out: set[int] = set()
         self._stopped_at = 0.0
         self._told: str | None = None
+        self._carried = 0
+        """How many entries the last turn applied."""
         self.conflicts = 0
         """How often another worker had moved a cursor first."""
 
@@ -57,7 +59,8 @@ class Carrier:
         early, between batches, when `stop` is set. Raises the stores' errors; then nothing is lost
         and the next turn starts from SQL's cursors."""
         try:
-            return await self._turn(stop, block_ms)
+            self._carried = await self._turn(stop, block_ms)
+            return self._carried
         except BaseException:
             self._places = None
             raise
@@ -69,7 +72,10 @@ class Carrier:
         if self._places is None:
             self._places = await self._store.read(partitions.places)
         tried = self._places.keys() - self._left_out
-        busy = await self._reader.busy({p: self._places[p] for p in tried}, block_ms)
+        if self._carried >= len(tried) and not self.stopped:  # nearly all have some again: to ask costs more than to look
+            busy = sorted(tried)
+        else:
+            busy = await self._reader.busy({p: self._places[p] for p in tried}, block_ms)
         for p in tried.difference(busy):
             self.stopped.pop(p, None)  # nothing left to read
         done, more = await self._carry(busy, stop)
@@ -99,8 +105,8 @@ class Carrier:
                 if batch.entries:
                     done += await self._apply(batch)
                     await self._trim(portion.ps)
-                if self._store.is_sqlite:
-                    await asyncio.sleep(PAUSE_S)
+                    if self._store.is_sqlite:
+                        await asyncio.sleep(PAUSE_S)
         finally:
             if ahead is not None:
                 ahead.cancel()
