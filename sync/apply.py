@@ -27,9 +27,9 @@ from .working import SqlBehind, Working
 __all__ = ["BATCH_MAX", "Applied", "CursorConflict", "Decoded", "Entry", "LogGap", "SqlBehind", "apply", "apply_decoded", "batch_max",
            "decoded", "follows"]
 
-BATCH_MAX = 1000
-"""Entries in one transaction: bounds how long others wait for SQLite's one writer."""
-BATCH_MAX_POSTGRES = 2000
+BATCH_MAX = 2000
+"""Entries in one transaction, mostly half as many: bounds how long others wait for SQLite's one writer."""
+BATCH_MAX_POSTGRES = 4000
 """As BATCH_MAX, where others wait only for the same customers."""
 
 ERROR_CHARS_MAX = 2000

@@ -29,6 +29,8 @@ TRIM_MARGIN = 1000
 """Entries kept behind a cursor: for readers that started earlier, and should SQL lose its last
 commits."""
 TRIM_EVERY = 200
+MOST = 0.75
+"""Where more of the partitions than this had entries, so will they again: to read all costs less than to ask which have."""
 STOPPED_RETRY_S = 5.0
 CONFLICT_PAUSE_MAX_S = 0.1
 PAUSE_S = 0.02
@@ -49,6 +51,8 @@ class Carrier:
         self._left_out: set[int] = set()
         self._stopped_at = 0.0
         self._told: str | None = None
+        self._moved: set[int] = set()
+        """The partitions that the last turn found entries of."""
         self.conflicts = 0
         """How often another worker had moved a cursor first."""
 
@@ -69,7 +73,11 @@ class Carrier:
         if self._places is None:
             self._places = await self._store.read(partitions.places)
         tried = self._places.keys() - self._left_out
-        busy = await self._reader.busy({p: self._places[p] for p in tried}, block_ms)
+        if len(self._moved) > MOST * len(tried) and not self.stopped:
+            busy = sorted(tried)
+        else:
+            busy = await self._reader.busy({p: self._places[p] for p in tried}, block_ms)
+        self._moved.clear()
         for p in tried.difference(busy):
             self.stopped.pop(p, None)  # nothing left to read
         done, more = await self._carry(busy, stop)
@@ -99,8 +107,8 @@ class Carrier:
                 if batch.entries:
                     done += await self._apply(batch)
                     await self._trim(portion.ps)
-                if self._store.is_sqlite:
-                    await asyncio.sleep(PAUSE_S)
+                    if self._store.is_sqlite:
+                        await asyncio.sleep(PAUSE_S)
         finally:
             if ahead is not None:
                 ahead.cancel()
@@ -135,6 +143,7 @@ class Carrier:
                 continue
             for p, cursor in applied.cursors.items():
                 self._places[p] = self._places[p]._replace(cursor=cursor)
+                self._moved.add(p)
                 self.stopped.pop(p, None)
             for entry, error in applied.rejected:
                 log.error("entry_rejected", partition=entry.p, gen=entry.gen, seq=entry.seq, error=error)

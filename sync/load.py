@@ -7,27 +7,40 @@ from typing import Any, Iterable, Sequence
 from sqlalchemy import BigInteger, Connection, Select, String, Table, and_, column, select, values
 
 from sidecar.domain import layout
-from sidecar.store import holds, outbox, tables
+from sidecar.store import bulk, holds, outbox, tables
 
 from .changes import HeldChanged, HoldMade, HoldSettled, SlotChanged, WindowUsed
-from .records import STEP, Record, SlotPart
+from .records import STEP, BucketPart, Record, SlotPart
 from .rows import Bucket, Customer, Hold, Rows, Slot, Window
 
-KEYS_PER_QUERY = 1000  # SQLite takes 32,766 variables in one statement
+BUCKET_COLUMNS = ("cid", "feature_id", "archived", *layout.Row._fields)
 
 
 def load(conn: Connection, records: Sequence[Record], whole: set[int], lock: bool) -> Rows:
     """What these records touch, and all of the customers in `whole`; `lock` for who will write."""
+    cids, all_of, named = set(whole), set(whole), set[tuple[int, int]]()
+    slots, changed = set[tuple[int, int, str]](), list[Record]()
+    for record in records:
+        cid = record.cid
+        cids.add(cid)
+        for use in record.uses:
+            for part in use.parts:
+                if isinstance(part, BucketPart):
+                    named.add((cid, part.no))
+                elif isinstance(part, SlotPart):
+                    named.add((cid, part.no))
+                    slots.add((cid, part.no, part.entity_id))
+        for reset in record.resets:
+            named.add((cid, reset.no))
+        if record.changes:
+            changed.append(record)
+            all_of.add(cid)
     loader = _Loader(conn)
-    loader.customers({record.cid for record in records} | whole, lock)
-    loader.buckets({record.cid for record in records if record.touches_buckets} | whole)
+    loader.customers(cids, lock)
+    loader.buckets_of(all_of)
+    loader.buckets({key for key in named if key[0] not in all_of} if all_of else named)
     loader.whole(whole)
-    loader.slots({
-        (record.cid, part.no, part.entity_id)
-        for record in records for use in record.uses for part in use.parts if isinstance(part, SlotPart)
-    })
-    changed = [record for record in records if record.changes]
-    loader.slots({
+    loader.slots(slots | {
         (r.cid, change.no, change.entity_id)
         for r in changed for change in r.changes if isinstance(change, (HeldChanged, SlotChanged)) and change.entity_id
     })
@@ -49,28 +62,30 @@ class _Loader:
         self.rows = Rows()
 
     def customers(self, cids: Iterable[int], lock: bool) -> None:
-        columns = [tables.customers.c[name] for name in Customer._fields]
+        """`lock`: first a customer's own row, as whoever changes structure does."""
         rows = self.rows
-        for some in _chunks(cids):
-            query = select(*columns).where(tables.customers.c.cid.in_(some)).order_by(tables.customers.c.cid)
-            if lock:  # first a customer's own row, as whoever changes structure does
-                query = query.with_for_update()
-            for customer in map(Customer._make, self._conn.execute(query).all()):
-                cid = customer.cid
-                rows.customers[cid] = customer
-                rows.versions[cid] = customer.applied_version
-                rows.last_ms[cid] = customer.last_ms
-                rows.next_roll[cid] = customer.next_roll_no
+        for found in bulk.select(self._conn, tables.customers, Customer._fields, ("cid",), [(cid,) for cid in cids], lock=lock):
+            customer = Customer._make(found)
+            cid = customer.cid
+            rows.customers[cid] = customer
+            rows.versions[cid] = customer.applied_version
+            rows.last_ms[cid] = customer.last_ms
+            rows.next_roll[cid] = customer.next_roll_no
 
-    def buckets(self, cids: Iterable[int]) -> None:
-        b = tables.buckets.c
-        columns = [b[name] for name in layout.Row._fields]
-        for some in _chunks(cids):
-            query = select(b.cid, b.feature_id, b.archived, *columns).where(b.cid.in_(some), b.removed_at.is_(None))
-            for found in self._conn.execute(query).all():
-                cid, feature_id, archived = found[:3]
-                row = layout.Row._make(found[3:])
-                self.rows.buckets[cid, row.no] = Bucket(cid, feature_id, row, archived=archived)
+    def buckets_of(self, cids: Iterable[int]) -> None:
+        """All buckets of these customers."""
+        self._buckets(("cid",), [(cid,) for cid in cids])
+
+    def buckets(self, keys: Iterable[tuple[int, int]]) -> None:
+        """These buckets: usage and resets have to do with no others of a customer."""
+        self._buckets(("cid", "no"), keys)
+
+    def _buckets(self, names: Sequence[str], keys: Iterable[tuple[int, ...]]) -> None:
+        rows = self.rows.buckets
+        for found in bulk.select(self._conn, tables.buckets, BUCKET_COLUMNS, names, keys, where="removed_at IS NULL"):
+            cid, feature_id, archived = found[:3]
+            row = layout.Row._make(found[3:])
+            rows[cid, row.no] = Bucket(cid, feature_id, row, archived=bool(archived))
 
     def slots(self, keys: Iterable[tuple[int, int, str]]) -> None:
         s = tables.slots
@@ -161,5 +176,5 @@ def _wanted(query: Select[Any], table: Table, names: tuple[str, ...], keys: Sequ
 
 def _chunks(keys: Iterable[Any]) -> Iterable[list[Any]]:
     found = sorted(keys)
-    for at in range(0, len(found), KEYS_PER_QUERY):
-        yield found[at : at + KEYS_PER_QUERY]
+    for at in range(0, len(found), bulk.KEYS_PER_QUERY):
+        yield found[at : at + bulk.KEYS_PER_QUERY]

@@ -6,7 +6,7 @@ The place to read from is the caller's to keep: it comes from SQL, never from Re
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from sidecar.engine import keys, scripts
 from sidecar.engine.many import run_all
@@ -17,6 +17,8 @@ from .rows import Entry
 
 ENTRIES_MAX = 200
 """Of one partition at a time, while others wait too."""
+ROOM = 2
+"""Partitions that are likely to fill a portion to this part of it are read for it: they may have more."""
 KEY = re.compile(rb"\{p(\d+)\}:log")
 
 
@@ -64,8 +66,9 @@ class Reader:
 
         This is fenced: entries of a server that has since been emptied or put back must not reach
         SQL."""
-        ps = busy[: max(1, size // self._likely)]
-        count = max(1, size // len(ps))
+        wanted = size // ROOM
+        ps = busy[: max(1, wanted // self._likely)]
+        count = min(size // len(ps), max(ENTRIES_MAX, wanted // len(ps)))
         connection = await self._engine.connected()
         answers = await run_all(connection, scripts.READ, [
             ((keys.meta(p), keys.log(p)), (places[p].generation, connection.run_id, *places[p].cursor, count)) for p in ps
@@ -83,7 +86,7 @@ class Reader:
                 if len(rest[0]) == count:
                     portion.more.append(p)
         if usual:
-            self._likely = max(1, min(ENTRIES_MAX, 2 * len(portion.entries) // len(ps)))
+            self._likely = max(1, min(ENTRIES_MAX, -(-len(portion.entries) // len(ps))))
         return portion
 
 
@@ -100,15 +103,17 @@ def parse_partitions(answer: Any) -> list[int]:
     return [_partition(name) for name in names]
 
 
-def parse_entries(p: int, items: Any) -> Iterator[Entry]:
+def parse_entries(p: int, items: Any) -> list[Entry]:
     """The entries in an XRANGE answer."""
+    found = []
     for item_id, fields in items:
         gen, _, seq = item_id.partition(b"-")
         if type(fields) is list and len(fields) == 2 and fields[0] == b"d":
             data = fields[1]
         else:
             data = (dict(zip(fields[::2], fields[1::2])) if isinstance(fields, list) else fields or {}).get(b"d", b"")
-        yield Entry(p, int(gen), int(seq), data)
+        found.append(Entry(p, int(gen), int(seq), data))
+    return found
 
 
 def _partition(name: bytes) -> int:

@@ -22,10 +22,11 @@ from .duties import Duties
 
 log = structlog.get_logger()
 BLOCK_MS = 250
-GATHER_S = 0.05
-"""After little was there to carry, so that the next batch is worth its transaction."""
-LITTLE = 1000
-"""Entries: a batch."""
+GATHER_MIN_S, GATHER_MAX_S = 0.05, 0.2
+"""After little was there to carry, so that the next batch is worth its transaction: the longer, the more
+there was and so will be."""
+MUCH, BATCH = 200, 1000
+"""Entries of a turn: after which it waits longest; and not at all, for that many fill a transaction."""
 WAIT_MIN_S, WAIT_MAX_S = 0.05, 2.0
 OPEN_S, PROJECT_S, RESET_S, HOLD_S, TIDY_S, FORGET_S = 1.0, 0.5, 0.5, 0.25, 2.0, 5.0
 FATAL = (migrate.SchemaTooNew, partitions.PartitionCountDiffers)
@@ -73,8 +74,7 @@ async def _work(settings: Settings, engine: Engine, store: Store, stop: asyncio.
     ]
 
     async def carry() -> None:
-        if await carrier.turn(stop, BLOCK_MS) < LITTLE:
-            await _pause(stop, GATHER_S)
+        await _pause(stop, gather_s(await carrier.turn(stop, BLOCK_MS)))
 
     log.info("sync_started", partitions=settings.partitions)
     beside = [asyncio.create_task(_keep(name, once, stop, pause_s)) for name, once, pause_s in loops]
@@ -85,6 +85,13 @@ async def _work(settings: Settings, engine: Engine, store: Store, stop: asyncio.
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         log.info("sync_stopped", conflicts=carrier.conflicts)
+
+
+def gather_s(carried: int) -> float:
+    """How long to let entries gather after a turn that carried so many."""
+    if carried >= BATCH:
+        return 0.0
+    return GATHER_MIN_S + (GATHER_MAX_S - GATHER_MIN_S) * min(1.0, carried / MUCH)
 
 
 async def _keep(name: str, once: Callable[[], Awaitable[Any]], stop: asyncio.Event, pause_s: float | None) -> None:
@@ -108,11 +115,12 @@ async def _keep(name: str, once: Callable[[], Awaitable[Any]], stop: asyncio.Eve
             if failures & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th …
                 log.warning("sync_failed", duty=name, failures=failures, error=str(problem) or type(problem).__name__,
                             exc_info=failures == 4)
-        if wait_s:
-            await _pause(stop, wait_s)
+        await _pause(stop, wait_s or 0.0)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    if not seconds:
+        return
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()

@@ -3,16 +3,53 @@ writes nearly everything that is ever written.
 
 Rows are tuples of what the driver takes; JSON comes as text. On SQLite a statement is run for each row,
 within the library; on PostgreSQL rows to insert are copied, and all others travel as one array for each
-column. Errors are SQLAlchemy's, as if it had run the statement.
+column. Rows that are read come as the driver gives them. Errors are SQLAlchemy's, as if it had run the
+statement.
 """
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, Iterable, Iterator, Sequence
 
 from sqlalchemy import Connection, Dialect, Table, exc
 
 Rows = Sequence[tuple[Any, ...]]
+KEYS_PER_QUERY = 1000  # SQLite takes 32,766 variables in one statement
+
+
+def select(
+    conn: Connection, table: Table, columns: Sequence[str], keys: Sequence[str], wanted: Iterable[tuple[int, ...]], *,
+    where: str = "", lock: bool = False,
+) -> Iterator[tuple[Any, ...]]:
+    """Columns of the rows that have one of the wanted keys, which are whole numbers and all different, and
+    for which `where` holds. `lock`: others may not change them before the transaction ends; they are locked
+    in the order of their keys, so that two who do it cannot wait for each other."""
+    name, some = _quoted(table.name), sorted(wanted)
+    for at in range(0, len(some), KEYS_PER_QUERY):
+        yield from _select(conn, table, name, columns, keys, some[at : at + KEYS_PER_QUERY], where, lock)
+
+
+def _select(
+    conn: Connection, table: Table, name: str, columns: Sequence[str], keys: Sequence[str], wanted: Rows, where: str, lock: bool
+) -> list[tuple[Any, ...]]:
+    conditions = [f"{name}.{_quoted(key)} = new.{_quoted(key)}" for key in keys] + ([where] if where else [])
+    values: Sequence[Any]
+    if conn.dialect.name == "sqlite":  # CROSS: not by a scan of the whole table; nobody else writes, once one does
+        one = f"({', '.join('?' * len(keys))})"
+        source, values = f"WITH new({_list(keys)}) AS (VALUES {', '.join([one] * len(wanted))})", tuple(chain.from_iterable(wanted))
+        tables, ending = f"new CROSS JOIN {name}", ""
+    else:
+        unnested, values = _unnested(conn.dialect, table, keys, wanted)
+        source, tables = "", f"{unnested} JOIN {name} ON true"
+        ending = f"ORDER BY {', '.join(f'{name}.{_quoted(key)}' for key in keys)} FOR UPDATE OF {name}" if lock else ""
+    statement = (f"{source} SELECT {', '.join([f'{name}.{_quoted(column)}' for column in columns])} FROM {tables} "
+                 f"WHERE {' AND '.join(conditions)} {ending}")
+    with _cursor(conn, statement) as cursor:
+        cursor.execute(statement, values)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
 
 
 def insert(conn: Connection, table: Table, rows: Rows) -> None:
@@ -61,29 +98,38 @@ def _easily_bound(rows: Rows) -> tuple[str, Rows]:
     """What stands after VALUES on SQLite, and the rows to bind to it. Before it binds None or bytes the
     driver asks whether they adapt themselves, which takes longer than to insert the rest of a row: so a
     column without any value is said to be NULL, and bytes come as bytearray."""
-    columns = list(zip(*rows))
-    empty = [column.count(None) == len(rows) for column in columns]
-    bound = [
-        map(bytearray, column) if {*map(type, column)} == {bytes} else column
-        for column, is_empty in zip(columns, empty) if not is_empty
-    ]
-    return ", ".join(["NULL" if is_empty else "?" for is_empty in empty]), list(zip(*bound))
+    values, bound = list[str](), list[Iterable[Any]]()
+    for first, column in zip(rows[0], zip(*rows)):
+        if first is None and column.count(None) == len(rows):
+            values.append("NULL")
+            continue
+        values.append("?")
+        bound.append(map(bytearray, column) if type(first) is bytes and {*map(type, column)} == {bytes} else column)
+    return ", ".join(values), list(zip(*bound))
 
 
 def _copy(conn: Connection, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Copies rows into PostgreSQL by the driver's own hand, and reports its errors as SQLAlchemy does."""
+    """Copies rows into PostgreSQL by the driver's own hand."""
+    with _cursor(conn, statement) as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+@contextmanager
+def _cursor(conn: Connection, statement: str) -> Iterator[Any]:
+    """The driver's own cursor for a statement; its errors are reported as SQLAlchemy does."""
     driver, dialect = conn.connection.driver_connection, conn.dialect
     assert driver is not None
-    with driver.cursor() as cursor:
-        try:
-            with cursor.copy(statement) as copy:
-                for row in rows:
-                    copy.write_row(row)
-        except dialect.loaded_dbapi.Error as error:
-            gone = dialect.is_disconnect(error, conn.connection.dbapi_connection, cursor)
-            raise exc.DBAPIError.instance(
-                statement, (), error, dialect.loaded_dbapi.Error, connection_invalidated=gone, dialect=dialect
-            ) from error
+    cursor = driver.cursor()
+    try:
+        yield cursor
+    except dialect.loaded_dbapi.Error as error:
+        gone = dialect.is_disconnect(error, conn.connection.dbapi_connection, cursor)
+        raise exc.DBAPIError.instance(
+            statement, (), error, dialect.loaded_dbapi.Error, connection_invalidated=gone, dialect=dialect
+        ) from error
+    finally:
+        cursor.close()
 
 
 def _unnested(dialect: Dialect, table: Table, names: Sequence[str], rows: Rows) -> tuple[str, tuple[str, ...]]:

@@ -63,7 +63,7 @@ def take_generations(conn: Connection, expected: Mapping[int, int]) -> dict[int,
     """The next generation of each partition that is at the generation expected of it, given to this
     caller and to nobody else; the others are left out. From here on a worker that read the log
     under the generation before cannot move the cursor."""
-    at = _lock(conn, sorted(expected))
+    at = _lock(conn, expected)
     wanted = [p for p, place in at.items() if place.generation == expected[p]]
     taken = conn.execute(
         update(partitions)
@@ -117,12 +117,7 @@ def set_keys_lost_until(conn: Connection, ps: Iterable[int], until_ms: int) -> N
     )
 
 
-def _lock(conn: Connection, ps: Sequence[int]) -> dict[int, Place]:
+def _lock(conn: Connection, ps: Iterable[int]) -> dict[int, Place]:
     """Locks the rows, always in order of p, so that two callers cannot wait for each other."""
-    rows = conn.execute(
-        select(partitions.c.p, partitions.c.generation, partitions.c.cursor_gen, partitions.c.cursor_seq)
-        .where(partitions.c.p.in_(list(ps)))
-        .order_by(partitions.c.p)
-        .with_for_update()
-    )
-    return {p: Place(generation, Cursor(gen, seq)) for p, generation, gen, seq in rows.all()}
+    rows = bulk.select(conn, partitions, ("p", "generation", "cursor_gen", "cursor_seq"), ("p",), [(p,) for p in ps], lock=True)
+    return {p: Place(generation, Cursor(gen, seq)) for p, generation, gen, seq in rows}

@@ -173,7 +173,7 @@ def test_what_was_read_under_an_earlier_generation_is_not_applied(store: Store) 
 def test_a_batch_has_an_end(store: Store) -> None:
     cid = seed(store, row(1, 5000, 5000))
     most = batch_max(store)
-    assert most == (1000 if store.is_sqlite else 2000)
+    assert most == (2000 if store.is_sqlite else 4000)
     data = [record(cid, deltas=[(1, -1)])] * (most + 1)
     with pytest.raises(ValueError, match=str(most + 1)):
         run(store, *data)

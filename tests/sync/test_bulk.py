@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, select, text
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from sidecar.store import bulk, tables
 from sidecar.store.db import Store
@@ -84,6 +84,32 @@ def test_an_update_sets_what_is_named_and_no_more(store: Store) -> None:
     assert found.anchor == before.anchor and logs.bucket(store, cid, 2) == before
 
 
+def test_rows_are_found_by_any_number_of_keys(store: Store) -> None:
+    most = bulk.KEYS_PER_QUERY
+    lines = [LedgerLine(1, 1, seq, seq % 3, seq, 1, "é", "", "use", -seq, 0, None, None, None, None, None, 9) for seq in range(2 * most + 1)]
+    store.write_sync(bulk.insert, tables.ledger, lines)
+
+    def read(conn: Connection, keys: tuple[str, ...], wanted: list[tuple[int, ...]], **how: Any) -> list[Any]:
+        return list(bulk.select(conn, tables.ledger, ("seq", "feature_id", "amount", "delta"), keys, wanted, **how))
+
+    def found(conn: Connection) -> None:
+        everything = [(seq, "é", None, -seq) for seq in range(2 * most + 1)]
+        assert sorted(read(conn, ("seq",), [(seq,) for seq in range(5 * most)])) == everything
+        assert read(conn, ("seq",), []) == []
+        pairs = [(seq, 1) for seq in range(2 * most + 1)]
+        assert sorted(read(conn, ("seq", "line"), pairs)) == everything[1::3]
+        assert sorted(read(conn, ("seq", "line"), pairs, where="delta > -9")) == everything[1:9:3]
+        locked = read(conn, ("p", "gen", "seq"), [(1, 1, seq) for seq in (7, 2, 5)], lock=True)
+        assert [row[0] for row in locked] == [2, 5, 7]
+
+    store.write_sync(found)
+
+
+def test_an_error_of_reading_is_sqlalchemys(store: Store) -> None:
+    with pytest.raises(DBAPIError):
+        store.read_sync(lambda conn: list(bulk.select(conn, tables.ledger, ("seq",), ("seq",), [(1,)], where="nothing_of_that_name = 1")))
+
+
 @pytest.mark.parametrize("change, kind", [({"cid": 2**63}, (DataError, OverflowError)), ({"seq": 1}, IntegrityError)])
 def test_an_error_is_sqlalchemys_and_leaves_the_transaction_usable(store: Store, change: dict[str, Any], kind: Any) -> None:
     good = LedgerLine(1, 1, 1, 0, 5, 1, "messages", "", "use", -1, 0, None, None, None, None, None, 9)
@@ -98,8 +124,6 @@ def test_an_error_is_sqlalchemys_and_leaves_the_transaction_usable(store: Store,
 
 
 def test_a_connection_that_was_cut_is_reported_as_such(pg_migrated_url: str) -> None:
-    from sqlalchemy.exc import DBAPIError
-
     store = Store(pg_migrated_url)
     row = LedgerLine(1, 1, 1, 0, 5, 1, "messages", "", "use", -1, 0, None, None, None, None, None, 9)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any, Callable
 
 import msgpack
@@ -134,6 +135,30 @@ def test_no_damage_raises_anything_else(data: st.DataObject) -> None:
             decode(damaged)
         except RecordError:
             pass
+
+
+def directly(cid: int, ms: int, *rest: Any) -> bytes:
+    """A record as the scripts write the common one: all numbers at their full width."""
+    head = struct.pack(">BI", 0xDD, 4 + len(rest)) + b"\2\1" + struct.pack(">BqBq", 0xD3, cid, 0xD3, ms)
+    return head + b"".join(map(lua, rest[:-1])) + struct.pack(">BI", 0xDB, len(rest[-1])) + rest[-1]
+
+
+@pytest.mark.parametrize("rest", [
+    (1, b"", msgpack.packb({"v": "1", "s": "track"}), 0, 1, b"calls", 5, 5, 2, 1, -5, [], b""),
+    (1, b"seat", msgpack.packb({"k": "key"}), 0, 1, b"calls", 5, 4, 4, 1, -3, 2, -1, [], idempotency(7, AT)),
+    (1, b"", b"", 0, 1, b"calls", 5, 0, 0, [], b""),
+    (1, b"", b"", 0, 0, [], b""),
+    (1, b"", b"", 0, 1, b"calls", 5, 5, 2, 1, -5, [["z", 1, 1]], b""),
+    (1, b"", b"", 0, 1, b"calls", 5, 5, 3, 1, -5, [], b""),
+    (1, b"", b"\x01", 0, 1, b"calls", 5, 5, 2, 1, -5, [], b""),
+    (1, b"", b"x" * 200, 0, 1, b"calls", 5, 5, 2, 1, -5, [], b""),
+])
+def test_a_record_like_another_is_read_for_itself(rest: tuple[Any, ...]) -> None:
+    """Whoever came before: another customer, another time, or something cut short."""
+    for cid, ms in (7, AT), (8, AT + 1), (2**63 - 1, 2**63 - 1), (-1, AT), (7, -1), (7, AT):
+        data = directly(cid, ms, *rest)
+        for one in (data, data[:-1], data + b"\0", b"\xdd\0\0\0\x10" + data[5:], data[:5] + b"\1" + data[6:], data[:6] + b"\3" + data[7:]):
+            assert either(decode, one) == either(lambda packed: decode_any(unpacked(packed)), one)
 
 
 def either(read: Callable[[bytes], Record], data: bytes) -> Record | None:

@@ -85,6 +85,12 @@ def test_the_log_gets_into_sql_and_status_says_how_far(valkey: Any, store: Store
     check(valkey, store, scene)
 
 
+def test_the_longer_it_gathers_the_more_there_was_and_not_at_all_behind_a_backlog() -> None:
+    few, some, many = (worker.gather_s(carried) for carried in (1, worker.MUCH // 2, worker.MUCH))
+    assert worker.gather_s(0) == worker.GATHER_MIN_S < few < some < many == worker.gather_s(worker.BATCH - 1) == worker.GATHER_MAX_S
+    assert worker.gather_s(worker.BATCH) == 0.0
+
+
 def test_an_idle_customers_reset_follows_the_test_clock(valkey: Any, store: Store) -> None:
     """Within 2 s of the move, nobody calling."""
 
