@@ -12,10 +12,18 @@ local CALL, CALL_BEGIN, AMOUNT, KEPT, FINGERPRINT_AT = '>BBI2c0I2c0I2c0', '>BBI2
 local FIELDS_AT = 7
 local single, choice, buckets_field, lists_field, of_feature = read(send and CALL or CALL_BEGIN, ARGV[3])
 send = send or choice == 1
-local keyed, meta = KEYS[5], nil
-if keyed then meta = call('HMGET', KEYS[1], 'gen', 'run', 'off', 'kl', 'ik') else meta = call('HMGET', KEYS[1], 'gen', 'run', 'off') end
-if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] then return {'STALE'} end
-local offset = meta[3] or 0
+local keyed, offset, run, ledger, lost_until = KEYS[5], 0, nil, nil, nil
+if keyed then
+  local meta = call('HMGET', KEYS[1], 'run', 'ik')
+  run, ledger = meta[1], meta[2]
+else
+  run = call('HGET', KEYS[1], 'run')
+end
+if run ~= ARGV[2] .. ' ' .. ARGV[1] then  -- fence.lua and opened.lua say what it may be besides
+  local meta = call('HMGET', KEYS[1], 'gen', 'run', 'off', 'kl')
+  if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] then return {'STALE'} end
+  offset, lost_until = meta[3] or 0, meta[4]
+end
 --- @include "clock"
 
 local words, values, count, entity_id, features_at = nil, nil, 1, '', FIELDS_AT + 3
@@ -38,16 +46,16 @@ else
 end
 if state_flags ~= 0 and bit.band(state_flags, ABSENT) ~= 0 then return {'MISSING'} end
 if last_ms > now then now = last_ms end
-local refusal, ttl_ms, ledger, window, ledger_bytes, window_bytes
+local refusal, ttl_ms, window, ledger_bytes, window_bytes
 if keyed then
-  local bytes_max, lost_until, format, ledger_window = nil, meta[4], nil, nil
+  local bytes_max, format, ledger_window
   ttl_ms, bytes_max = read(KEPT, ARGV[6])
   local stored = call('GET', keyed)
   if stored or lost_until then
 --- @include "recall"
     refusal = recall(stored, lost_until, sub(ARGV[6], FINGERPRINT_AT), ARGV[7] or '', now, packed_cid)
   end
-  ledger, window = meta[5], (now - now % (ttl_ms / 8)) / (ttl_ms / 8)
+  window = (now - now % (ttl_ms / 8)) / (ttl_ms / 8)
   if ledger and #ledger == LEDGER_SIZE then format, ledger_window, ledger_bytes, window_bytes = read(LEDGER_HEAD, ledger) end
   if format ~= FORMAT or ledger_window ~= window then
 --- @include "ledger"
