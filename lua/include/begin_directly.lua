@@ -12,16 +12,16 @@ local CALL, CALL_BEGIN, AMOUNT, KEPT, FINGERPRINT_AT = '>BBI2c0I2c0I2c0', '>BBI2
 local FIELDS_AT = 7
 local single, choice, buckets_field, lists_field, of_feature = read(send and CALL or CALL_BEGIN, ARGV[3])
 send = send or choice == 1
-local keyed, offset, run, ledger, lost_until = KEYS[5], 0, nil, nil, nil
+local generation, meta_key, keyed, offset, run, ledger, lost_until = ARGV[1], KEYS[1], KEYS[5], 0, nil, nil, nil
 if keyed then
-  local meta = call('HMGET', KEYS[1], 'run', 'ik')
+  local meta = call('HMGET', meta_key, 'run', 'ik')
   run, ledger = meta[1], meta[2]
 else
-  run = call('HGET', KEYS[1], 'run')
+  run = call('HGET', meta_key, 'run')
 end
-if run ~= ARGV[2] .. ' ' .. ARGV[1] then  -- fence.lua and opened.lua say what it may be besides
-  local meta = call('HMGET', KEYS[1], 'gen', 'run', 'off', 'kl')
-  if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] then return {'STALE'} end
+if run ~= ARGV[2] .. ' ' .. generation then  -- fence.lua and opened.lua say what it may be besides
+  local meta = call('HMGET', meta_key, 'gen', 'run', 'off', 'kl')
+  if meta[1] ~= generation or meta[2] ~= ARGV[2] then return {'STALE'} end
   offset, lost_until = meta[3] or 0, meta[4]
 end
 --- @include "clock"
@@ -46,7 +46,7 @@ else
 end
 if state_flags ~= 0 and bit.band(state_flags, ABSENT) ~= 0 then return {'MISSING'} end
 if last_ms > now then now = last_ms end
-local refusal, ttl_ms, window, ledger_bytes, window_bytes
+local refusal, ttl_ms, ledger_bytes, window_bytes
 if keyed then
   local bytes_max, format, ledger_window
   ttl_ms, bytes_max = read(KEPT, ARGV[6])
@@ -55,12 +55,11 @@ if keyed then
 --- @include "recall"
     refusal = recall(stored, lost_until, sub(ARGV[6], FINGERPRINT_AT), ARGV[7] or '', now, packed_cid)
   end
-  window = (now - now % (ttl_ms / 8)) / (ttl_ms / 8)
   if ledger and #ledger == LEDGER_SIZE then format, ledger_window, ledger_bytes, window_bytes = read(LEDGER_HEAD, ledger) end
-  if format ~= FORMAT or ledger_window ~= window then
+  if format ~= FORMAT or ledger_window ~= (now - now % (ttl_ms / 8)) / (ttl_ms / 8) then
 --- @include "ledger"
     ledger = ledger_at(ledger, now, ttl_ms)
-    format, window, ledger_bytes, window_bytes = read(LEDGER_HEAD, ledger)
+    _, _, ledger_bytes, window_bytes = read(LEDGER_HEAD, ledger)
   end
   if not refusal and ledger_bytes > bytes_max then refusal = {'FULL'} end
 end

@@ -9,4 +9,4 @@ local COUNTS_SIZE, HOT_SIZE, BALANCE_AT, BALANCE_SIZE, FIRST_BALANCE = 23, 46, 4
 local DEAD, CAPS, LOADING, ABSENT = 1, 2, 4, 5
 -- What is remembered of a key, and the ledger of how much that is.
 local RECEIPT, RECORD_MORE = '>Bi8c8Bc0', 100
-local LEDGER, LEDGER_HEAD, OLDER_AT, WINDOWS, LEDGER_SIZE = '>Bi8i8i8i8i8i8i8i8i8i8i8', '>Bi8i8i8', 26, 9, 89
+local LEDGER, LEDGER_HEAD, LEDGER_COUNTS, OLDER_AT, WINDOWS, LEDGER_SIZE = '>Bi8i8i8i8i8i8i8i8i8i8i8', '>Bi8i8i8', '>c9i8i8', 26, 9, 89

@@ -62,7 +62,7 @@ def test_every_constant_is_known_here(constants: dict[str, Any]) -> None:
         *COLUMNS, *FLAGS, "FORMAT", "MAX", "USED_HIGH_UNIT", "ROW_WIDTH", "SLOT_WIDTH", "PERIOD", "COUNTS", "HOT", "SLOT", "HEADER",
         "SLOT_GRANTED", "SLOT_HELD", "ABSENT", "HOT_WIDTH", "COUNTS_SIZE", "HOT_SIZE", "BALANCE_AT", "BALANCE_SIZE", "PACKED_MAX",
         "COUNTS_HEAD", "HOT_PARTS", "HOT_FLAGS", "FLAGS_AT", "HEADER_PARTS", "CID_AT", "HEADER_END", "LAST_MS_AT", "HEADER_AGAIN",
-        "FIRST_BALANCE", "RECEIPT", "RECORD_MORE", "LEDGER", "LEDGER_HEAD", "OLDER_AT", "WINDOWS", "LEDGER_SIZE",
+        "FIRST_BALANCE", "RECEIPT", "RECORD_MORE", "LEDGER", "LEDGER_HEAD", "LEDGER_COUNTS", "OLDER_AT", "WINDOWS", "LEDGER_SIZE",
     }
     assert set(constants) == known, "a new constant needs its comparison"
 
@@ -88,6 +88,7 @@ def test_packed_forms_are_the_same(constants: dict[str, Any]) -> None:
     assert (constants["BALANCE_AT"], constants["BALANCE_SIZE"]) == (before_balance.size, 8)
     assert constants["FIRST_BALANCE"] == f">c{constants['COUNTS_SIZE'] + constants['BALANCE_AT']}i8"
     assert constants["LEDGER"].startswith(constants["LEDGER_HEAD"]) and constants["OLDER_AT"] == 1 + _size(constants["LEDGER_HEAD"])
+    assert constants["LEDGER_HEAD"] == ">Bi8" + constants["LEDGER_COUNTS"].removeprefix(">c9")
     assert constants["LEDGER_SIZE"] == _size(constants["LEDGER"]) == _size(constants["LEDGER_HEAD"]) + 8 * (constants["WINDOWS"] - 1)
 
 
