@@ -8,8 +8,10 @@ local packed_head, packed_count, packed_size = '\221\0\0\0\17\2\1\211', '\206\0\
 if part_count ~= 2 then
   packed_head, packed_count = pack('>BI4BBB', 221, 15 + part_count, 2, 1, 211), pack('>BI4', 206, part_count)
 end
+local end_ms
 if keyed then
-  receipt = pack('>Bi8', FORMAT, now + ttl_ms) .. packed_cid .. sub(ARGV[6], FINGERPRINT_AT - 1) .. packed_reply
+  end_ms = now + ttl_ms
+  receipt = pack('>Bi8', FORMAT, end_ms) .. packed_cid .. sub(ARGV[6], FINGERPRINT_AT - 1) .. packed_reply
   packed_size = #receipt == 34 and '\0\0\0\34' or pack('>I4', #receipt)
 end
 if words then of_feature = pack('>BBBI4c0B', 0, 1, 219, #words[at], words[at], 211) end
@@ -21,7 +23,7 @@ call('HSET', KEYS[2], 'h', pack(HEADER_AGAIN, packed_header, generation, sub(id,
   words and words[FIELDS_AT + paying] or buckets_field, after)
 if keyed then
   local record = receipt .. id .. string.char(#id)
-  call('SET', keyed, record, 'PX', ttl_ms)
+  call('SET', keyed, record, 'PXAT', end_ms)  -- Redis would make this of PX, for its file
   local size = #record + RECORD_MORE
   call('HSET', meta_key, 'ik', pack(LEDGER_COUNTS, ledger, ledger_bytes + size, window_bytes + size) .. sub(ledger, OLDER_AT))
 end
