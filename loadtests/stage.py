@@ -68,7 +68,7 @@ class Stage:
     def __post_init__(self) -> None:
         for script in scripts.SCRIPTS:
             self.client.script_load(script.source)
-        self.client.hset(keys.meta(0), mapping={"gen": GENERATION, "run": RUN_ID, "n": 1})
+        self.client.hset(keys.meta(0), mapping={"gen": GENERATION, "run": f"{RUN_ID} {GENERATION}", "n": 1})
 
     def run(self, script: scripts.Script, script_keys: tuple[bytes, ...], *args: Any) -> list[Any]:
         """A script's answer, which must be OK."""

@@ -17,32 +17,26 @@ ANSWER OK id now allowed reason shown required blobs[] entity_blobs[] parts[]; a
        and not sent: now and its blob, packed
 CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL RANGE SLOTS ARCHIVED
 --]]
---- @include "fence"
 --- @include "formats"
-local send, receipt = false, ''
+local send, receipt, packed_reply = false, '', ''
 --- @include "begin_directly"
 if uncovered == 0 then
   local packed = values[1 + paying]
-  if not send and count == 1 then return struct.pack('>i8', now) .. packed end
+  if not send and count == 1 then return pack('>i8', now) .. packed end
   local blobs, none = {}, {}
   for i = 1, count do blobs[i], none[i] = values[1 + i] or '', {} end
   local answer = {now, 1, '', paying ~= (words and words[at + 1] or 1) and 1 or 0, price, blobs, none, {}}
   if not send then return {'OK', '', unpack(answer)} end
   blobs[paying], answer[8] = after, {cmsgpack.unpack(parts)}
-  if keyed then receipt = new_receipt(now + ttl_ms, fingerprint, cmsgpack.pack(answer), packed_cid) end
+  if not words then of_feature = select(5, read(CALL, ARGV[3])) end
+  if keyed then packed_reply = cmsgpack.pack(answer) end
 --- @include "keep_directly"
-  if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
   return {'OK', id, unpack(answer)}
 end
--- From here on the arguments are as other scripts have them.
-local ARGV, info = words or whole_arguments(), send and cmsgpack.unpack(ARGV[5])
---- @include "ids"
---- @include "general"
---- @include "judge"
+
+return (function()
+--- @include "otherwise"
 --- @include "decide"
-header = unpack_header(values[1])
-local code = read_state(values, now)
-if code then return {code} end
 
 if not refusal and send and amount < 0 and archived_in(at) then refusal = {'ARCHIVED', 1} end
 local allowed, reason, chosen, required, w, left
@@ -68,3 +62,4 @@ local id = append(KEYS[3], ARGV[1], 1, now, entity_id, info, {{ARGV[at], amount,
 write_changed(KEYS[2])
 if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
 return {'OK', id, unpack(answer)}
+end)()

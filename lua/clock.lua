@@ -8,4 +8,7 @@ CODES
 --]]
 local offset = math.max(tonumber(redis.call('HGET', KEYS[1], 'off')) or 0, tonumber(ARGV[1]))
 redis.call('HSET', KEYS[1], 'off', string.format('%d', offset))
+-- Whoever looks at `run` alone (opened.lua) would not see it.
+local run = redis.call('HGET', KEYS[1], 'run')
+if run and offset > 0 then redis.call('HSET', KEYS[1], 'run', (string.match(run, '^[^ ]*'))) end
 return {'OK', offset}

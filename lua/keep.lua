@@ -18,7 +18,7 @@ CODES STALE REPLAY CONFLICT ASK FULL
 --]]
 --- @include "fence"
 --- @include "formats"
-local ledger_at, new_receipt, remember
+--- @include "ledger"
 --- @include "receipt"
 --- @include "recall"
 local now = fence(KEYS[1], ARGV[1], ARGV[2])

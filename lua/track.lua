@@ -16,9 +16,8 @@ ARGV 7 looked_up   with a key: generation and cursor of the snapshot in which SQ
 ANSWER OK id now applied[] dropped[] held[] blobs[] entity_blobs[] parts[]; brief only the id
 CODES STALE MISSING ENTITY REPLAY CONFLICT ASK FULL REFUSED RANGE SLOTS ARCHIVED
 --]]
---- @include "fence"
 --- @include "formats"
-local send, receipt = true, ''
+local send, receipt, packed_reply = true, '', ''
 --- @include "begin_directly"
 local brief = choice == 1
 if uncovered == 0 then
@@ -28,23 +27,15 @@ if uncovered == 0 then
     for i = 1, count do blobs[i], none[i] = i == paying and after or values[1 + i] or '', {} end
     answer = {now, {amount}, {0}, {1}, blobs, none, {cmsgpack.unpack(parts)}}
   end
-  if keyed then
-    receipt = new_receipt(now + ttl_ms, fingerprint, answer and cmsgpack.pack(answer) or '', packed_cid)
-  end
+  if keyed and answer then packed_reply = cmsgpack.pack(answer) end
 --- @include "keep_directly"
-  if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
   if brief then return id end
   return {'OK', id, unpack(answer)}
 end
--- From here on the arguments are as other scripts have them.
-local ARGV, info = words or whole_arguments(), cmsgpack.unpack(ARGV[5])
+
+return (function()
+--- @include "otherwise"
 local mode = ARGV[4]
---- @include "ids"
---- @include "general"
---- @include "judge"
-header = unpack_header(values[1])
-local code = read_state(values, now)
-if code then return {code} end
 
 local features, applied, dropped, held = {}, {}, {}, {}
 parts = {}
@@ -86,3 +77,4 @@ write_changed(KEYS[2])
 if keyed then remember(KEYS[1], ledger, KEYS[5], receipt, ttl_ms, id) end
 if brief then return id end
 return {'OK', id, unpack(answer)}
+end)()

@@ -1,11 +1,12 @@
 -- As begin.lua, and what the call's idempotency key, the last of its keys, stands for already.
 --- @include "marks"
 --- @include "begin"
-local fingerprint, ttl_ms, packed_cid = ARGV[7], tonumber(ARGV[8]), struct.pack('>i8', header[2])
-local refusal, ledger, ledger_at, new_receipt, remember
-if fingerprint ~= '' then
+--- @include "ledger"
 --- @include "receipt"
 --- @include "recall"
+local fingerprint, ttl_ms, packed_cid = ARGV[7], tonumber(ARGV[8]), struct.pack('>i8', header[2])
+local refusal, ledger
+if fingerprint ~= '' then
   local meta = redis.call('HMGET', KEYS[1], 'kl', 'ik')
   refusal = recall(redis.call('GET', KEYS[#KEYS]), meta[1], fingerprint, ARGV[9], now, packed_cid)
   local total

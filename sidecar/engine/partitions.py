@@ -116,9 +116,9 @@ class Partitions:
         metas = await send_all(connection, [("HMGET", keys.meta(p), "gen", "run") for p in ps])
         closed = []
         for p, (generation, run_id) in zip(ps, metas):
-            opened = generation is not None and run_id == connection.run_id
+            opened = generation is not None and run_id in (connection.run_id, connection.run_id + b" " + generation)  # see opened.lua
             if opened and newest.get(p, int(generation)) == int(generation):
-                self._open[p] = (run_id, generation)
+                self._open[p] = (connection.run_id, generation)
             elif opened and int(generation) > newest[p]:
                 raise _rolled_back(p, f"generation {int(generation)} in Redis and {newest[p]} in SQL")
             else:

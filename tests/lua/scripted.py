@@ -17,6 +17,8 @@ from sidecar.engine.call import Spend, arguments, packed_call, plan_of
 from sidecar.settings import Settings
 
 GENERATION, RUN_ID, CID = 3, b"run", 7
+OPEN = b"%b %d" % (RUN_ID, GENERATION)
+"""What opened.lua leaves where nothing is out of the ordinary."""
 META, LOG = keys.meta(0), keys.log(0)
 NOW_MS = time.time_ns() // 1_000_000
 DAY_MS = 86_400_000
@@ -52,7 +54,7 @@ class Scripted:
         self.client = client
         for script in scripts.SCRIPTS:
             assert client.script_load(script.source) == script.sha
-        client.hset(META, mapping={"gen": GENERATION, "run": RUN_ID, "n": 8})
+        client.hset(META, mapping={"gen": GENERATION, "run": OPEN, "n": 8})
 
     def run(self, script: scripts.Script, script_keys: Iterable[bytes], *args: Any, gen: Any = GENERATION, run_id: Any = RUN_ID) -> list[Any]:
         """A fenced script's answer."""

@@ -61,7 +61,8 @@ def test_every_constant_is_known_here(constants: dict[str, Any]) -> None:
     known = {
         *COLUMNS, *FLAGS, "FORMAT", "MAX", "USED_HIGH_UNIT", "ROW_WIDTH", "SLOT_WIDTH", "PERIOD", "COUNTS", "HOT", "SLOT", "HEADER",
         "SLOT_GRANTED", "SLOT_HELD", "ABSENT", "HOT_WIDTH", "COUNTS_SIZE", "HOT_SIZE", "BALANCE_AT", "BALANCE_SIZE", "PACKED_MAX",
-        "COUNTS_HEAD", "HOT_BEGIN", "HOT_END", "FLAGS_AT", "HEADER_IDS", "CID_AT", "HEADER_END", "LAST_MS_AT", "HEADER_AGAIN",
+        "COUNTS_HEAD", "HOT_PARTS", "HOT_FLAGS", "FLAGS_AT", "HEADER_PARTS", "CID_AT", "HEADER_END", "LAST_MS_AT", "HEADER_AGAIN",
+        "FIRST_BALANCE", "RECEIPT", "RECORD_MORE", "LEDGER", "LEDGER_HEAD", "LEDGER_COUNTS", "OLDER_AT", "WINDOWS", "LEDGER_SIZE",
     }
     assert set(constants) == known, "a new constant needs its comparison"
 
@@ -73,16 +74,22 @@ def test_packed_forms_are_the_same(constants: dict[str, Any]) -> None:
     assert constants["HOT_WIDTH"] == layout.HOT_WIDTH == len(layout.HOT.format) - 1
     assert (constants["COUNTS_SIZE"], constants["HOT_SIZE"]) == (layout.COUNTS.size, layout.HOT.size)
     assert constants["COUNTS"].startswith(constants["COUNTS_HEAD"])
-    assert constants["HOT"].replace("I4", "c4", 1).startswith(constants["HOT_BEGIN"])
-    assert constants["HOT"].endswith(constants["HOT_END"][1:])
-    assert constants["FLAGS_AT"] == constants["HOT_SIZE"] - _size(constants["HOT_END"])
-    # The header: cid and version's lower half; what follows the log's entry; all but that as it was.
-    assert constants["CID_AT"] == 1 + struct.calcsize(">B") and _size(constants["HEADER_IDS"]) == struct.calcsize(">qq")
-    assert constants["LAST_MS_AT"] == 1 + struct.calcsize(">Bqqqq") and constants["HEADER_END"].replace("c4", "I4") == ">i8BI4"
-    assert constants["HEADER_AGAIN"] == f">c{struct.calcsize('>Bqq')}i8i8" + constants["HEADER_END"][1:]
+    assert constants["HOT"].replace("I4", "c4", 1) == constants["HOT_PARTS"]
+    assert constants["HOT"][: -len("i8")].endswith(constants["HOT_FLAGS"][1:])
+    assert constants["FLAGS_AT"] == constants["HOT_SIZE"] - _size(constants["HOT_FLAGS"]) - 8
+    # The header: cid, version's lower half and all that follows; the time of the last call and the flags; all but
+    # the log's entry, the time and the flags as it was.
+    assert constants["CID_AT"] == 1 + struct.calcsize(">B") and constants["HEADER_PARTS"] == ">c8I4c4i8i8i8Bc4"
+    assert _size(constants["HEADER_PARTS"]) == layout.HEADER.size - struct.calcsize(">B")
+    assert constants["LAST_MS_AT"] == 1 + struct.calcsize(">Bqqqq") and constants["HEADER_END"] == ">i8B"
+    assert constants["HEADER_AGAIN"] == f">c{struct.calcsize('>Bqq')}i8i8i8Bc4"
     assert _size(constants["HEADER_AGAIN"]) == layout.HEADER.size
     before_balance = struct.Struct(layout.HOT.format[: 1 + Row._fields.index("balance")])
     assert (constants["BALANCE_AT"], constants["BALANCE_SIZE"]) == (before_balance.size, 8)
+    assert constants["FIRST_BALANCE"] == f">c{constants['COUNTS_SIZE'] + constants['BALANCE_AT']}i8"
+    assert constants["LEDGER"].startswith(constants["LEDGER_HEAD"]) and constants["OLDER_AT"] == 1 + _size(constants["LEDGER_HEAD"])
+    assert constants["LEDGER_HEAD"] == ">Bi8" + constants["LEDGER_COUNTS"].removeprefix(">c9")
+    assert constants["LEDGER_SIZE"] == _size(constants["LEDGER"]) == _size(constants["LEDGER_HEAD"]) + 8 * (constants["WINDOWS"] - 1)
 
 
 def _size(form: str) -> int:

@@ -16,9 +16,9 @@ import redis
 from tests.lua.source import FILES, INCLUDES, without_comments
 
 FORBIDDEN = re.compile(r"\btostring\b|\btable\.concat\b|\bcjson\b|\bloadstring\b|\bstring\.gsub\b")
-STRING_CALLS = {"string.sub", "string.rep", "string.char", "struct.pack", "cmsgpack.pack", "pack_columns", "entity_member"}
+STRING_CALLS = {"string.sub", "sub", "string.rep", "string.char", "struct.pack", "pack", "cmsgpack.pack", "pack_columns", "entity_member"}
 """Functions whose result is a string made of no number's text."""
-STRING_NAMES = {"packed", "parts", "receipt", "reply", "fingerprint", "id", "of_feature"}
+STRING_NAMES = {"packed", "parts", "receipt", "reply", "fingerprint", "id", "of_feature", "generation"}
 """What is packed, as are all names that begin with `packed_`, and ids of log entries."""
 
 OF_IDS = ("keys", "ids")

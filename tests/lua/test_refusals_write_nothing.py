@@ -125,12 +125,12 @@ for _verb, _mode in (("track", "cap"), ("check", "send")):
 
     @refusal(_verb, "ASK")
     def _(s: Scripted, verb: str = _verb, mode: str = _mode) -> Any:
-        s.client.hset(META, "kl", NOW_MS + DAY_MS)
+        s.client.hset(META, mapping={"run": RUN_ID, "kl": NOW_MS + DAY_MS})
         return lambda: s.spend(verb, {"a": 5}, mode, key="k")
 
     @refusal(_verb, "ASK", "asked in an older snapshot")
     def _(s: Scripted, verb: str = _verb, mode: str = _mode) -> Any:
-        s.client.hset(META, mapping={"kl": NOW_MS + DAY_MS, "eg": GENERATION, "es": 10})
+        s.client.hset(META, mapping={"run": RUN_ID, "kl": NOW_MS + DAY_MS, "eg": GENERATION, "es": 10})
         return lambda: s.spend(verb, {"a": 5}, mode, key="k", looked_up=f"{GENERATION} {GENERATION} 9")
 
     @refusal(_verb, "FULL")
@@ -349,7 +349,7 @@ for _name, _again in {
 
     @refusal(_name, "ASK")
     def _(s: Scripted, again: Any = _again) -> Any:
-        s.client.hset(META, "kl", NOW_MS + DAY_MS)
+        s.client.hset(META, mapping={"run": RUN_ID, "kl": NOW_MS + DAY_MS})
         return lambda: again(s)
 
     @refusal(_name, "FULL")
@@ -376,7 +376,7 @@ def _(s: Scripted) -> Any:
 
 @refusal("claim", "ASK")
 def _(s: Scripted) -> Any:
-    s.client.hset(META, "kl", NOW_MS + DAY_MS)
+    s.client.hset(META, mapping={"run": RUN_ID, "kl": NOW_MS + DAY_MS})
     return lambda: s.claim()
 
 
@@ -402,7 +402,7 @@ def _(s: Scripted) -> Any:
 
 @refusal("keep", "ASK")
 def _(s: Scripted) -> Any:
-    s.client.hset(META, "kl", NOW_MS + DAY_MS)
+    s.client.hset(META, mapping={"run": RUN_ID, "kl": NOW_MS + DAY_MS})
     return lambda: s.keep()
 
 

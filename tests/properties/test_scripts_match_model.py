@@ -47,7 +47,7 @@ PLANTED = {
         "blob[o + NEXT_RESET], blob[o + RESET_AT], blob[o + RESET_OVER], blob[o + HELD] = due_at,",
     ),
     "refund above grant": ("plan.lua", "room = terms[o + GRANTED] - (balance > 0 and balance or 0)", "room = MAX"),
-    "key ignored": ("begin_directly.lua", "if stored or meta[4] then", "if meta[4] then"),
+    "key ignored": ("begin_directly.lua", "if stored or lost_until then", "if lost_until then"),
 }
 """Bugs to plant: file under lua/include, the text to replace, and the wrong one."""
 
