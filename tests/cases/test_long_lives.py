@@ -4,7 +4,7 @@ back when a refund needs them."""
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from sqlalchemy import Connection
@@ -13,12 +13,19 @@ from sidecar.store import customers, outbox
 from sync.duties import Duties
 from tests.cases.versions import NEWEST, V20, V21, shown_at
 from tests.cases.world import Customer, P, World
+from tests.http import Api
 
 BOUGHT = 1000
 PACK = 10
 STEP = 250
 """Buckets that one step adds."""
 TOTALS = re.compile("(.*_)?balance|usage|included_usage|granted|remaining|held|unlimited|overage_allowed|interval|next_reset_at")
+
+
+@pytest.fixture
+def world(make_api: Callable[..., Api]) -> World:
+    """Patient: adding so many buckets at once takes Redis seconds on a busy machine."""
+    return World(make_api(redis_timeout_ms=30_000))
 
 
 def totals(c: Customer) -> dict[str, dict[str, Any]]:
