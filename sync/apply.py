@@ -28,7 +28,7 @@ __all__ = ["BATCH_MAX", "Applied", "CursorConflict", "Decoded", "Entry", "LogGap
            "decoded", "follows"]
 
 BATCH_MAX = 2000
-"""Entries in one transaction, mostly half as many: bounds how long others wait for SQLite's one writer."""
+"""Entries in one transaction, usually half as many: bounds how long others wait for SQLite's one writer."""
 BATCH_MAX_POSTGRES = 4000
 """As BATCH_MAX, where others wait only for the same customers."""
 

@@ -15,8 +15,9 @@ import structlog
 
 from sidecar.clock import real_now_ms
 from sidecar.engine import keys, scripts
-from sidecar.engine.many import run_all
 from sidecar.engine.engine import Engine
+from sidecar.engine.errors import PartitionRefused
+from sidecar.engine.many import run_all
 from sidecar.store import partitions, settings_kv
 from sidecar.store.db import Store
 from sidecar.store.partitions import Cursor, CursorConflict, Place
@@ -53,6 +54,8 @@ class Carrier:
         self._told: str | None = None
         self._moved: set[int] = set()
         """The partitions that the last turn found entries of."""
+        self.left_some = False
+        """Whether the last turn ended though some partition was likely to have more."""
         self.conflicts = 0
         """How often another worker had moved a cursor first."""
 
@@ -82,7 +85,9 @@ class Carrier:
             self.stopped.pop(p, None)  # nothing left to read
         done, more = await self._carry(busy, stop)
         if more and self._places is not None:  # or a partition busier than the others would fall behind
-            done += (await self._carry([p for p in more if p not in self._left_out], stop, usual=False))[0]
+            again, more = await self._carry([p for p in more if p not in self._left_out], stop, usual=False)
+            done += again
+        self.left_some = bool(more)
         await self._tell()
         return done
 
@@ -100,7 +105,10 @@ class Carrier:
                     self._stop(problem.p, str(problem))
                 if portion.closed:
                     for p in portion.closed:
-                        await self._engine.verify(p)
+                        try:
+                            await self._engine.verify(p)
+                        except PartitionRefused as problem:
+                            self._stop(p, str(problem))
                     self._places = None
                     break
                 ahead = self._read_ahead(busy, usual)

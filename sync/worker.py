@@ -74,7 +74,9 @@ async def _work(settings: Settings, engine: Engine, store: Store, stop: asyncio.
     ]
 
     async def carry() -> None:
-        await _pause(stop, gather_s(await carrier.turn(stop, BLOCK_MS)))
+        carried = await carrier.turn(stop, BLOCK_MS)
+        if not carrier.left_some:
+            await _pause(stop, gather_s(carried))
 
     log.info("sync_started", partitions=settings.partitions)
     beside = [asyncio.create_task(_keep(name, once, stop, pause_s)) for name, once, pause_s in loops]
@@ -88,7 +90,7 @@ async def _work(settings: Settings, engine: Engine, store: Store, stop: asyncio.
 
 
 def gather_s(carried: int) -> float:
-    """How long to let entries gather after a turn that carried so many."""
+    """How long to let entries gather after a turn that carried so many, all there were."""
     if carried >= BATCH:
         return 0.0
     return GATHER_MIN_S + (GATHER_MAX_S - GATHER_MIN_S) * min(1.0, carried / MUCH)

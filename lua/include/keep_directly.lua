@@ -23,7 +23,7 @@ call('HSET', KEYS[2], 'h', pack(HEADER_AGAIN, packed_header, generation, sub(id,
   words and words[FIELDS_AT + paying] or buckets_field, after)
 if keyed then
   local record = receipt .. id .. string.char(#id)
-  call('SET', keyed, record, 'PXAT', end_ms)  -- Redis would make this of PX, for its file
+  call('SET', keyed, record, 'PXAT', end_ms - offset)  -- Redis would make this of PX, for its file
   local size = #record + RECORD_MORE
   call('HSET', meta_key, 'ik', pack(LEDGER_COUNTS, ledger, ledger_bytes + size, window_bytes + size) .. sub(ledger, OLDER_AT))
 end

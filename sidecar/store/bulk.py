@@ -120,8 +120,9 @@ def _cursor(conn: Connection, statement: str) -> Iterator[Any]:
     """The driver's own cursor for a statement; its errors are reported as SQLAlchemy does."""
     driver, dialect = conn.connection.driver_connection, conn.dialect
     assert driver is not None
-    cursor = driver.cursor()
+    cursor = None
     try:
+        cursor = driver.cursor()
         yield cursor
     except dialect.loaded_dbapi.Error as error:
         gone = dialect.is_disconnect(error, conn.connection.dbapi_connection, cursor)
@@ -129,7 +130,8 @@ def _cursor(conn: Connection, statement: str) -> Iterator[Any]:
             statement, (), error, dialect.loaded_dbapi.Error, connection_invalidated=gone, dialect=dialect
         ) from error
     finally:
-        cursor.close()
+        if cursor is not None:
+            cursor.close()
 
 
 def _unnested(dialect: Dialect, table: Table, names: Sequence[str], rows: Rows) -> tuple[str, tuple[str, ...]]:

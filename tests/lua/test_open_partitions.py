@@ -4,6 +4,7 @@ Both mean the same to every script."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgpack
@@ -64,8 +65,10 @@ def test_what_is_out_of_the_ordinary_stands_in_fields_of_its_own(scripted: Scrip
     assert reopened(scripted, 5) == b"run 5", "that time is over"
     scripted.client.hset(META, "kl", 1 << 52)
     assert reopened(scripted, 6) == b"run"
+    scripted.client.hset(META, "kl", time.time_ns() // 1_000_000 - DAY_MS // 2)
+    assert reopened(scripted, 8) == b"run", "the server's clock may be put back"
     scripted.client.hdel(META, "kl")
-    assert reopened(scripted, 7, offset_ms=DAY_MS) == b"run"
+    assert reopened(scripted, 9, offset_ms=DAY_MS) == b"run"
 
 
 @FORMS
@@ -100,10 +103,12 @@ def test_a_ledger_of_the_release_before_goes_on(scripted: Scripted) -> None:
     assert all(one[9:17] == one[17:25] and one[25:] == bytes(64) for one in (first, second, third))
 
 
-def test_a_record_ends_when_it_says(scripted: Scripted) -> None:
+@pytest.mark.parametrize("offset_ms", [0, 5 * DAY_MS], ids=["now", "clock moved"])
+def test_a_record_ends_when_it_says(scripted: Scripted, offset_ms: int) -> None:
     assert scripted.load({"a": [bucket(1, 10)]}) == [b"OK"]
+    assert scripted.unfenced(scripts.CLOCK, (META,), offset_ms) == [b"OK", offset_ms]
     scripted.spend("track", {"a": 3}, key="k", brief=True)
     name = keys.record(0, keys.digest("c", "k"))
     (_, entry), = scripted.client.xrange(LOG)
     *_, rec = msgpack.unpackb(entry[b"d"], raw=True, strict_map_key=False)
-    assert scripted.client.execute_command("PEXPIRETIME", name) == int.from_bytes(rec[1:9], "big")
+    assert scripted.client.execute_command("PEXPIRETIME", name) == int.from_bytes(rec[1:9], "big") - offset_ms
