@@ -14,7 +14,7 @@ them, and without them the short way stays off.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Sized
 
 import msgspec
 import structlog
@@ -35,7 +35,7 @@ STATUS_LINE = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enco
 SIZES_MAX = 2_000
 
 METHODS = (
-    "data_received", "connection_lost", "on_message_begin", "on_headers_complete", "on_message_complete", "_start_asgi_task",
+    "connection_made", "data_received", "connection_lost", "on_message_begin", "on_headers_complete", "on_message_complete", "_start_asgi_task",
     "on_response_complete", "resume_writing", "_unset_keepalive_if_required", "timeout_keep_alive_handler",
 )
 PROTOCOL_MEMBERS = frozenset((
@@ -55,7 +55,7 @@ def usable() -> bool:
         and PROTOCOL_MEMBERS.issubset((*_names(HttpToolsProtocol.__init__), *_names(HttpToolsProtocol.on_message_begin)))
         and CYCLE_MEMBERS.issubset(_names(made))
         and all(hasattr(flow, name) for name in FLOW_MEMBERS)
-        and "write_paused" in _names(getattr(flow, "__init__", None))
+        and {"read_paused", "write_paused"}.issubset(_names(getattr(flow, "__init__", None)))
     )
 
 
@@ -167,6 +167,18 @@ class _OkHeads:
 OK_HEADS, OK_PACKED_HEADS = _OkHeads(wire.JSON), _OkHeads(wire.MSGPACK)
 
 
+class _Flow(getattr(httptools_impl, "FlowControl", object)):  # type: ignore[misc]
+    """uvicorn's, which reads on whenever an application asks for a body: with requests waiting that would be
+    the next ones, and without end."""
+
+    pipeline: Sized = ()
+
+    def resume_reading(self) -> None:
+        """Reads on, if nothing that was read waits for its turn."""
+        if not self.pipeline:
+            super().resume_reading()
+
+
 class FastProtocol(HttpToolsProtocol):
     """uvicorn's protocol with the short way, where the application's lifespan state has a service
     for it under `STATE`."""
@@ -180,6 +192,11 @@ class FastProtocol(HttpToolsProtocol):
         """Whether the parser is at the beginning of a request, and has met only usual ones lately."""
         self._idle_since: float | None = None
         """When the last answer was given, if nothing has come since."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.flow = _Flow(transport)
+        self.flow.pipeline = self.pipeline
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's; a request that is alone in its chunk, with a head seen before, is not parsed."""
