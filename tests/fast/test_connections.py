@@ -7,6 +7,7 @@ answered, takes a bounded amount of memory; a fault of ours is a 500 and nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -315,6 +316,41 @@ def test_a_connection_cut_in_mid_request_does_nothing(api: Api, faults: list[str
 
     api.run(exchange())
     assert api.balances("c")["msg"]["usage"] == 0 and not faults
+
+
+@KINDS
+@pytest.mark.parametrize("how", ["reset", "closed"])
+def test_a_connection_cut_in_mid_answer_ends_what_waits_behind(api: Api, faults: list[str], how: str, path: str) -> None:
+    """A part of an answer was written and read; nothing is begun after that, and what was begun counts."""
+    data = request({"customer_id": "c", "feature_id": "msg"}, "/v1/track") + request(check(1), path)
+
+    async def exchange() -> int:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        sock.connect(api.socket_path)
+        await asyncio.sleep(0.05)
+        protocol = protocol_of(api)
+        async with asyncio.timeout(20):
+            while not protocol.flow.write_paused:
+                with contextlib.suppress(BlockingIOError):
+                    sock.send(data * 200)
+                await asyncio.sleep(0.003)
+        await asyncio.sleep(0.3)
+        assert protocol.transport.get_write_buffer_size() and protocol.pipeline and len(sock.recv(100)) == 100
+        begun = len(short)
+        if how == "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        assert api.server is not None
+        async with asyncio.timeout(5):
+            while api.server.server_state.connections or api.server.server_state.tasks:
+                await asyncio.sleep(0.005)
+        return begun
+
+    with counted() as short:
+        begun = api.run(exchange())
+    assert len(short) == begun and not faults
+    assert api.balances("c")["msg"]["usage"] == sum(cycle.head.verb == "track" for cycle in short)
 
 
 @pytest.mark.parametrize("how", ["reset", "closed"])
