@@ -6,6 +6,7 @@ import tomllib
 from typing import Any
 
 import pytest
+import structlog
 import uvicorn
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,7 +29,14 @@ def test_this_uvicorn_is_the_pinned_one_and_usable() -> None:
 @pytest.mark.parametrize("name", [*fast.METHODS])
 def test_without_a_method_it_stays_off(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delattr(HttpToolsProtocol, name)
-    assert not fast.usable() and fast.protocol(True) == "httptools"
+    with structlog.testing.capture_logs() as said:
+        assert not fast.usable() and fast.protocol(True) == "httptools"
+    assert [entry["event"] for entry in said] == ["fast_path_off"]
+
+
+def test_with_other_attributes_it_stays_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpToolsProtocol, "__init__", _Other.__init__)
+    assert not fast.usable()
 
 
 class _Other:

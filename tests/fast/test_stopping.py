@@ -161,6 +161,27 @@ def test_a_grace_shorter_than_redis_time_out_ends_it_all_the_same(
     assert took < 1 + 2
 
 
+def test_a_call_that_has_a_task_is_told_too_when_the_grace_is_over(
+    start: Callable[..., Worker], valkey: Any, loop_runner: asyncio.Runner
+) -> None:
+    """uvicorn cancels it then."""
+    worker = start(redis_timeout_ms=60_000, shutdown_timeout_s=1)
+
+    async def exchange() -> Answer:
+        await sell(worker)
+        async with connected(worker.path) as client:
+            os.kill(valkey.pid, signal.SIGSTOP)
+            client.writer.write(request({"customer_id": "c", "feature_id": "msg", "customer_data": {"name": "C"}}, "/v1/track"))
+            await asyncio.sleep(0.1)
+            worker.stop()
+            answer = await client.answer()
+            await worker.ended(10)
+        return answer
+
+    answer = loop_runner.run(exchange())
+    assert answer.status == 504 and answer.json["code"] == "outcome_unknown", answer
+
+
 def test_a_stop_without_trouble_answers_what_it_has_read(
     start: Callable[..., Worker], valkey: Any, loop_runner: asyncio.Runner
 ) -> None:
